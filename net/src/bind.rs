@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
 use crate::endpoint::{EndpointError, split_host_port};
 use crate::holder::{self, Holder, Protocol};
-use crate::{Net, is_local_v4};
+use crate::{Net, is_loopback_itself};
 
 /// Room for a burst of datagrams; the kernel gives what its own limit allows.
 const UDP_BUFFER: usize = 4 << 20;
@@ -52,7 +52,10 @@ pub enum BindError {
         source: io::Error,
     },
     /// The system refuses for another reason.
-    #[error("cannot listen on {protocol} {address} (asked for as {endpoint:?}): {source}{}", hint(source))]
+    #[error(
+        "cannot listen on {protocol} {address} (asked for as {endpoint:?}): {source}{}",
+        hint(source)
+    )]
     Refused {
         /// TCP or UDP.
         protocol: Protocol,
@@ -67,7 +70,10 @@ pub enum BindError {
 }
 
 fn by(holder: &Option<Holder>) -> String {
-    holder.as_ref().map(|holder| format!(" by {holder}")).unwrap_or_default()
+    holder
+        .as_ref()
+        .map(|holder| format!(" by {holder}"))
+        .unwrap_or_default()
 }
 
 fn hint(error: &io::Error) -> &'static str {
@@ -83,9 +89,20 @@ impl BindError {
         let endpoint = endpoint.to_owned();
         if source.kind() == io::ErrorKind::AddrInUse {
             let holder = holder::find(protocol, address);
-            return Self::InUse { protocol, endpoint, address, holder, source };
+            return Self::InUse {
+                protocol,
+                endpoint,
+                address,
+                holder,
+                source,
+            };
         }
-        Self::Refused { protocol, endpoint, address, source }
+        Self::Refused {
+            protocol,
+            endpoint,
+            address,
+            source,
+        }
     }
 }
 
@@ -104,8 +121,13 @@ impl Net {
     pub async fn listen_tcp(&self, endpoint: &str) -> Result<TcpListeners, BindError> {
         let places = self.places_of(endpoint).await?;
         let refused = |address, source| BindError::new(Protocol::Tcp, endpoint, address, source);
-        let first = TcpListener::bind(places.must).await.map_err(|error| refused(places.must, error))?;
-        let port = first.local_addr().map_err(|error| refused(places.must, error))?.port();
+        let first = TcpListener::bind(places.must)
+            .await
+            .map_err(|error| refused(places.must, error))?;
+        let port = first
+            .local_addr()
+            .map_err(|error| refused(places.must, error))?
+            .port();
         let mut listeners = vec![first];
         for place in places.may {
             match TcpListener::bind(SocketAddr::new(place.ip(), port)).await {
@@ -132,7 +154,10 @@ impl Net {
         };
         let refused = |address, source| BindError::new(Protocol::Udp, endpoint, address, source);
         let first = udp_socket(places.must).map_err(|error| refused(places.must, error))?;
-        let port = first.local_addr().map_err(|error| refused(places.must, error))?.port();
+        let port = first
+            .local_addr()
+            .map_err(|error| refused(places.must, error))?
+            .port();
         let mut sockets = vec![first];
         for place in places.may {
             match udp_socket(SocketAddr::new(place.ip(), port)) {
@@ -160,23 +185,47 @@ impl Net {
             "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
             _ => host.parse().ok()?,
         };
-        let inside = asked.is_unspecified() || is_local_v4(asked);
+        let inside = asked.is_unspecified() || is_loopback_itself(asked);
         let Some(pod) = self.pod_address().filter(|_| inside) else {
-            let must = if host.is_empty() && !has_ipv6() { at(Ipv4Addr::UNSPECIFIED.into()) } else { at(asked) };
-            return Some(Places { must, may: Vec::new() });
+            let must = if host.is_empty() && !has_ipv6() {
+                at(Ipv4Addr::UNSPECIFIED.into())
+            } else {
+                at(asked)
+            };
+            return Some(Places {
+                must,
+                may: Vec::new(),
+            });
         };
-        let host_too = self.inner.host_ports && port != 0 && !is_local_v4(pod);
-        let may = if host_too { vec![at(Ipv4Addr::LOCALHOST.into())] } else { Vec::new() };
+        let host_too = self.inner.host_ports && port != 0 && !is_loopback_itself(pod);
+        let may = if host_too {
+            vec![at(Ipv4Addr::LOCALHOST.into())]
+        } else {
+            Vec::new()
+        };
         Some(Places { must: at(pod), may })
     }
 
-    fn named_place(endpoint: &str, host: &str, found: io::Result<Vec<SocketAddr>>) -> Result<Places, BindError> {
-        let first = found.and_then(|list| list.into_iter().next().ok_or_else(|| io::ErrorKind::NotFound.into()));
+    fn named_place(
+        endpoint: &str,
+        host: &str,
+        found: io::Result<Vec<SocketAddr>>,
+    ) -> Result<Places, BindError> {
+        let first = found.and_then(|list| {
+            list.into_iter()
+                .next()
+                .ok_or_else(|| io::ErrorKind::NotFound.into())
+        });
         match first {
-            Ok(must) => Ok(Places { must, may: Vec::new() }),
-            Err(source) => {
-                Err(BindError::Host { endpoint: endpoint.to_owned(), host: host.to_owned(), source })
-            }
+            Ok(must) => Ok(Places {
+                must,
+                may: Vec::new(),
+            }),
+            Err(source) => Err(BindError::Host {
+                endpoint: endpoint.to_owned(),
+                host: host.to_owned(),
+                source,
+            }),
         }
     }
 }
@@ -210,7 +259,10 @@ pub struct TcpListeners {
 impl TcpListeners {
     /// The addresses that are bound; the first is the one that was asked for.
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+        self.listeners
+            .iter()
+            .filter_map(|listener| listener.local_addr().ok())
+            .collect()
     }
 
     /// The next connection, with small writes not held back.
@@ -243,7 +295,10 @@ impl TcpListeners {
 
 impl From<TcpListener> for TcpListeners {
     fn from(listener: TcpListener) -> Self {
-        Self { listeners: vec![listener], next: 0 }
+        Self {
+            listeners: vec![listener],
+            next: 0,
+        }
     }
 }
 
@@ -253,7 +308,9 @@ impl Stream for Accepting {
     type Item = io::Result<TcpStream>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.poll_accept(context).map(|accepted| Some(accepted.map(|(stream, _)| stream)))
+        self.0
+            .poll_accept(context)
+            .map(|accepted| Some(accepted.map(|(stream, _)| stream)))
     }
 }
 
@@ -267,13 +324,19 @@ mod tests {
 
     #[test]
     fn in_a_pod_local_means_the_pods_own_address() {
-        let net = Net::builder().pod_address("127.9.8.7".parse().unwrap()).host_ports(true).build();
+        let net = Net::builder()
+            .pod_address("127.9.8.7".parse().unwrap())
+            .host_ports(true)
+            .build();
         for host in ["", "0.0.0.0", "::", "localhost", "127.0.0.1", "::1"] {
             let found = places(&net, host, 4317).unwrap();
             assert_eq!(found.must.to_string(), "127.9.8.7:4317", "{host}");
             assert_eq!(found.may, ["127.0.0.1:4317".parse().unwrap()], "{host}");
         }
-        assert_eq!(places(&net, "127.9.8.1", 1).unwrap().must.to_string(), "127.9.8.1:1");
+        assert_eq!(
+            places(&net, "127.9.8.1", 1).unwrap().must.to_string(),
+            "127.9.8.1:1"
+        );
         assert!(places(&net, "::1", 0).unwrap().may.is_empty());
         assert_eq!(places(&net, "collector", 1), None);
     }
@@ -282,7 +345,10 @@ mod tests {
     fn elsewhere_it_is_taken_literally() {
         let net = Net::system();
         assert_eq!(places(&net, "0.0.0.0", 1).unwrap().must.to_string(), "0.0.0.0:1");
-        assert_eq!(places(&net, "localhost", 1).unwrap().must.to_string(), "127.0.0.1:1");
+        assert_eq!(
+            places(&net, "localhost", 1).unwrap().must.to_string(),
+            "127.0.0.1:1"
+        );
     }
 
     #[tokio::test]
@@ -291,23 +357,35 @@ mod tests {
         let mut first = net.listen_tcp("127.0.0.1:0").await.unwrap();
         let taken = first.local_addrs()[0].to_string();
         let message = net.listen_tcp(&taken).await.unwrap_err().to_string();
-        assert!(message.contains("is in use by") && message.contains(&std::process::id().to_string()), "{message}");
+        assert!(
+            message.contains("is in use by") && message.contains(&std::process::id().to_string()),
+            "{message}"
+        );
         let client = TcpStream::connect(&taken).await.unwrap();
         let (_, peer) = first.accept().await.unwrap();
         assert_eq!(peer, client.local_addr().unwrap());
         let udp = net.bind_udp("127.0.0.1:0").unwrap();
         let taken = udp[0].local_addr().unwrap().to_string();
         let message = net.bind_udp(&taken).unwrap_err().to_string();
-        assert!(message.starts_with("UDP port") && message.contains("in use"), "{message}");
+        assert!(
+            message.starts_with("UDP port") && message.contains("in use"),
+            "{message}"
+        );
     }
 
     #[tokio::test]
     async fn the_hosts_port_is_taken_only_when_free() {
-        let net = Net::builder().pod_address("127.77.66.5".parse().unwrap()).host_ports(true).build();
+        let net = Net::builder()
+            .pod_address("127.77.66.5".parse().unwrap())
+            .host_ports(true)
+            .build();
         let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = holder.local_addr().unwrap().port();
         let bound = net.listen_tcp(&format!("0.0.0.0:{port}")).await.unwrap();
-        assert_eq!(bound.local_addrs(), [SocketAddr::new("127.77.66.5".parse().unwrap(), port)]);
+        assert_eq!(
+            bound.local_addrs(),
+            [SocketAddr::new("127.77.66.5".parse().unwrap(), port)]
+        );
         drop((bound, holder));
         let bound = net.listen_tcp(&format!("0.0.0.0:{port}")).await.unwrap();
         assert_eq!(bound.local_addrs().len(), 2);

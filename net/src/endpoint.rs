@@ -48,19 +48,26 @@ pub fn split_host_port(endpoint: &str) -> Result<(String, u16), EndpointError> {
     if endpoint.contains("://") {
         return Err(EndpointError::Scheme { endpoint: text() });
     }
-    let (host, port) = endpoint.rsplit_once(':').ok_or_else(|| EndpointError::NoPort { endpoint: text() })?;
+    let (host, port) = endpoint
+        .rsplit_once(':')
+        .ok_or_else(|| EndpointError::NoPort { endpoint: text() })?;
     if endpoint.ends_with(']') {
         return Err(EndpointError::NoPort { endpoint: text() });
     }
     let host = bare_host(endpoint, host)?;
     let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
     let number = if digits { port.parse().ok() } else { None };
-    let number = number.ok_or_else(|| EndpointError::Port { endpoint: text(), port: port.to_owned() })?;
+    let number = number.ok_or_else(|| EndpointError::Port {
+        endpoint: text(),
+        port: port.to_owned(),
+    })?;
     Ok((host, number))
 }
 
 fn bare_host(endpoint: &str, host: &str) -> Result<String, EndpointError> {
-    let brackets = || EndpointError::Brackets { endpoint: endpoint.to_owned() };
+    let brackets = || EndpointError::Brackets {
+        endpoint: endpoint.to_owned(),
+    };
     if let Some(inside) = host.strip_prefix('[') {
         let address = inside.strip_suffix(']').ok_or_else(brackets)?;
         let unscoped = address.split_once('%').map_or(address, |(address, _)| address);
@@ -72,9 +79,15 @@ fn bare_host(endpoint: &str, host: &str) -> Result<String, EndpointError> {
     if host.contains(':') {
         return Err(brackets());
     }
-    let fits = host.len() <= 253 && host.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '-' | '_'));
+    let fits = host.len() <= 253
+        && host
+            .chars()
+            .all(|c| c.is_alphanumeric() || matches!(c, '.' | '-' | '_'));
     if !fits {
-        return Err(EndpointError::Host { endpoint: endpoint.to_owned(), host: host.to_owned() });
+        return Err(EndpointError::Host {
+            endpoint: endpoint.to_owned(),
+            host: host.to_owned(),
+        });
     }
     Ok(host.to_owned())
 }

@@ -56,7 +56,11 @@ pub(crate) fn find(protocol: Protocol, address: SocketAddr) -> Option<Holder> {
             _ => {}
         }
     }
-    if inodes.is_empty() { None } else { process_with(&inodes) }
+    if inodes.is_empty() {
+        None
+    } else {
+        process_with(&inodes)
+    }
 }
 
 /// The inodes of the sockets in a table that stand in the way of binding `address`.
@@ -64,12 +68,17 @@ fn inodes_of(table: &str, protocol: Protocol, address: SocketAddr) -> Vec<u64> {
     let mut found = Vec::new();
     for line in table.lines().skip(1) {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-        let [_, local, _, state, _, _, _, _, _, inode, ..] = fields.as_slice() else { continue };
+        let [_, local, _, state, _, _, _, _, _, inode, ..] = fields.as_slice() else {
+            continue;
+        };
         if protocol == Protocol::Tcp && *state != LISTEN {
             continue;
         }
-        let (Some(held), Ok(inode)) = (local_address(local), inode.parse()) else { continue };
-        let overlaps = held.ip() == address.ip() || held.ip().is_unspecified() || address.ip().is_unspecified();
+        let (Some(held), Ok(inode)) = (local_address(local), inode.parse()) else {
+            continue;
+        };
+        let overlaps =
+            held.ip() == address.ip() || held.ip().is_unspecified() || address.ip().is_unspecified();
         if held.port() == address.port() && overlaps {
             found.push(inode);
         }
@@ -99,14 +108,25 @@ fn local_address(text: &str) -> Option<SocketAddr> {
 
 fn process_with(inodes: &BTreeSet<u64>) -> Option<Holder> {
     for entry in fs::read_dir("/proc").ok()?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        let Ok(descriptors) = fs::read_dir(entry.path().join("fd")) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let Ok(descriptors) = fs::read_dir(entry.path().join("fd")) else {
+            continue;
+        };
         for descriptor in descriptors.flatten() {
-            let Ok(target) = fs::read_link(descriptor.path()) else { continue };
-            let inode = target.to_str().and_then(|t| t.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
+            let Ok(target) = fs::read_link(descriptor.path()) else {
+                continue;
+            };
+            let inode = target
+                .to_str()
+                .and_then(|t| t.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
             if inode.is_some_and(|inode| inodes.contains(&inode)) {
                 let command = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-                return Some(Holder { pid, command: command.trim().to_owned() });
+                return Some(Holder {
+                    pid,
+                    command: command.trim().to_owned(),
+                });
             }
         }
     }

@@ -143,7 +143,9 @@ impl NetBuilder {
 
     /// The finished view.
     pub fn build(self) -> Net {
-        Net { inner: Arc::new(self.inner) }
+        Net {
+            inner: Arc::new(self.inner),
+        }
     }
 }
 
@@ -159,6 +161,6 @@ fn address_from_env(name: &'static str) -> Option<IpAddr> {
 }
 
 /// Whether a bind to this address means "this machine, from inside": the Pod's own address where there is one.
-fn is_local_v4(address: IpAddr) -> bool {
+fn is_loopback_itself(address: IpAddr) -> bool {
     address == IpAddr::V4(Ipv4Addr::LOCALHOST) || address == IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)
 }

@@ -102,7 +102,10 @@ impl Names {
     pub(crate) fn meaning(&self, host: &str, namespace: &str) -> Meaning<'_> {
         let host = host.trim_end_matches('.').to_ascii_lowercase();
         if let Ok(address) = host.parse::<IpAddr>() {
-            let service = self.services.iter().find(|service| service.cluster_ip == Some(address));
+            let service = self
+                .services
+                .iter()
+                .find(|service| service.cluster_ip == Some(address));
             return service.map_or(Meaning::Foreign, Meaning::Service);
         }
         let full = format!(".svc.{}", self.cluster_domain);
@@ -113,10 +116,11 @@ impl Names {
         let parts: Vec<&str> = short.split('.').collect();
         let found = match parts.as_slice() {
             [name] if !ours => self.service(namespace, name).map(Meaning::Service),
-            [name, space] => self
-                .service(space, name)
-                .map(Meaning::Service)
-                .or_else(|| self.pod(namespace, name, space).filter(|_| !ours).map(Meaning::Pod)),
+            [name, space] => self.service(space, name).map(Meaning::Service).or_else(|| {
+                self.pod(namespace, name, space)
+                    .filter(|_| !ours)
+                    .map(Meaning::Pod)
+            }),
             [pod, service, space] => self.pod(space, pod, service).map(Meaning::Pod),
             _ => None,
         };
@@ -124,12 +128,20 @@ impl Names {
     }
 
     fn service(&self, namespace: &str, name: &str) -> Option<&Service> {
-        self.services.iter().find(|service| service.namespace == namespace && service.name == name)
+        self.services
+            .iter()
+            .find(|service| service.namespace == namespace && service.name == name)
     }
 
     fn pod(&self, namespace: &str, hostname: &str, subdomain: &str) -> Option<&Pod> {
         let wanted = (namespace, hostname, subdomain);
-        self.pods.iter().find(|pod| (pod.namespace.as_str(), pod.hostname.as_str(), pod.subdomain.as_str()) == wanted)
+        self.pods.iter().find(|pod| {
+            (
+                pod.namespace.as_str(),
+                pod.hostname.as_str(),
+                pod.subdomain.as_str(),
+            ) == wanted
+        })
     }
 }
 
@@ -150,7 +162,10 @@ struct Stamp {
 
 impl NamesFile {
     pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path, known: Mutex::new(None) }
+        Self {
+            path,
+            known: Mutex::new(None),
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -164,9 +179,14 @@ impl NamesFile {
             Ok(None) => {}
             Ok(Some(fresh)) => *known = Some(fresh),
             Err(error) if known.is_none() => return Err(error),
-            Err(error) => tracing::warn!(file = %self.path.display(), %error, "names file not read: using the last"),
+            Err(error) => {
+                tracing::warn!(file = %self.path.display(), %error, "names file not read: using the last")
+            }
         }
-        known.as_ref().map(|(_, names)| Arc::clone(names)).ok_or_else(|| io::ErrorKind::NotFound.into())
+        known
+            .as_ref()
+            .map(|(_, names)| Arc::clone(names))
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn read(&self, known: Option<Stamp>) -> io::Result<Option<(Stamp, Arc<Names>)>> {
@@ -180,7 +200,10 @@ impl NamesFile {
             return Ok(None);
         }
         if stamp.length > MAX_FILE {
-            return Err(io::Error::other(format!("{} bytes are more than a names file has", stamp.length)));
+            return Err(io::Error::other(format!(
+                "{} bytes are more than a names file has",
+                stamp.length
+            )));
         }
         let names = serde_json::from_slice(&fs::read(&self.path)?)?;
         Ok(Some((stamp, Arc::new(names))))
@@ -209,14 +232,31 @@ mod tests {
     #[test]
     fn all_forms_of_a_services_name() {
         let names = names();
-        for host in ["a", "A", "a.default", "a.default.svc", "a.default.svc.cluster.local", "a.default.svc.cluster.local."] {
-            assert_eq!(service(&names.meaning(host, "default")).as_deref(), Some("a"), "{host}");
+        for host in [
+            "a",
+            "A",
+            "a.default",
+            "a.default.svc",
+            "a.default.svc.cluster.local",
+            "a.default.svc.cluster.local.",
+        ] {
+            assert_eq!(
+                service(&names.meaning(host, "default")).as_deref(),
+                Some("a"),
+                "{host}"
+            );
         }
-        assert_eq!(service(&names.meaning("10.0.0.7", "default")).as_deref(), Some("b"));
+        assert_eq!(
+            service(&names.meaning("10.0.0.7", "default")).as_deref(),
+            Some("b")
+        );
         assert_eq!(names.meaning("a", "other"), Meaning::Foreign);
         assert_eq!(names.meaning("a.other.svc", "default"), Meaning::Absent);
         assert_eq!(names.meaning("example.com", "default"), Meaning::Foreign);
-        assert!(matches!(names.meaning("b-0.b.other.svc", "default"), Meaning::Pod(_)));
+        assert!(matches!(
+            names.meaning("b-0.b.other.svc", "default"),
+            Meaning::Pod(_)
+        ));
         assert!(matches!(names.meaning("b-0.b", "other"), Meaning::Pod(_)));
     }
 
