@@ -1,1 +1,26 @@
-//! karez-router-config
+//! The router's document: what is written, what it means, what is wrong with it; and the JSON of its local API.
+//!
+//! ```text
+//!  ConfigMap skupper-internal ──text──▶ RouterDocument ──validate──▶ RouterConfig ──Difference──▶ the router
+//!                                            ▲                           or every problem, with its line
+//!  service-controller ──────to_yaml──────────┘
+//!  the router ──api::Status (JSON)──▶ service-controller, command line
+//! ```
+
+pub mod api;
+mod config;
+mod difference;
+mod document;
+mod validate;
+
+pub use config::{
+    AcceptConfig, Address, AdminConfig, ConnectorConfig, LinkConfig, ListenerConfig, LocalConfig,
+    RouterConfig, ServiceConfig, TlsSource, Tokens,
+};
+pub use difference::Difference;
+pub use document::{
+    AcceptSection, AdminSection, CONFIG_KEY, CONFIG_MAP, ConnectorSection, LinkSection, ListenerSection,
+    LocalSection, Mode, Role, RouterDocument, RouterSection, ServiceSection, SiteSection, TargetSection,
+    TlsSection, TokenSection, VERSION,
+};
+pub use validate::{Problem, parse_address, validate};

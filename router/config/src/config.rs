@@ -1,0 +1,180 @@
+//! What the document means: checked, with references resolved, keyed for comparison.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::api::SiteIdentity;
+use crate::document::{Mode, Role};
+
+/// What a router is to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouterConfig {
+    /// The site it belongs to.
+    pub site: SiteIdentity,
+    /// The router's name, if the document gives one.
+    pub router_id: Option<String>,
+    /// TLS profiles by name.
+    pub tls: BTreeMap<String, TlsSource>,
+    /// Where peers may link, by name.
+    pub accepts: BTreeMap<String, AcceptConfig>,
+    /// Admitted client certificates.
+    pub tokens: Tokens,
+    /// Links to make, by name.
+    pub links: BTreeMap<String, LinkConfig>,
+    /// The local API.
+    pub local: Option<LocalConfig>,
+    /// Metrics and health.
+    pub admin: Option<AdminConfig>,
+    /// Services to announce, by address.
+    pub services: BTreeMap<String, ServiceConfig>,
+    /// Virtual addresses offered, by name.
+    pub listeners: BTreeMap<String, ListenerConfig>,
+    /// Targets, by name.
+    pub connectors: BTreeMap<String, ConnectorConfig>,
+}
+
+impl RouterConfig {
+    /// Interior or edge.
+    pub fn mode(&self) -> Mode {
+        self.site.mode
+    }
+}
+
+/// Where a TLS profile's three PEM texts come from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum TlsSource {
+    /// A Secret in the document's namespace.
+    Secret(String),
+    /// A directory.
+    Directory(PathBuf),
+}
+
+/// A virtual address: a name and a port.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address {
+    /// The name.
+    pub name: String,
+    /// The port.
+    pub port: u16,
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.name, self.port)
+    }
+}
+
+/// Where peers may link to us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcceptConfig {
+    /// Which kind of link it takes.
+    pub role: Role,
+    /// The address to bind.
+    pub host: String,
+    /// The port to bind.
+    pub port: u16,
+    /// The TLS profile.
+    pub tls: String,
+}
+
+/// Admitted client certificates.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tokens {
+    by_fingerprint: BTreeMap<String, (String, String)>,
+}
+
+impl Tokens {
+    /// The name of the token whose certificate this is, when it is on the list.
+    pub fn admit(&self, serial: &str, fingerprint: &str) -> Option<&str> {
+        let (listed, name) = self.by_fingerprint.get(fingerprint)?;
+        (listed == serial).then_some(name.as_str())
+    }
+
+    /// Adds a certificate; false when it was there.
+    pub fn insert(&mut self, name: &str, serial: &str, fingerprint: &str) -> bool {
+        let entry = (serial.to_owned(), name.to_owned());
+        self.by_fingerprint
+            .insert(fingerprint.to_owned(), entry)
+            .is_none()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.by_fingerprint.len()
+    }
+
+    /// Whether nobody may link to us.
+    pub fn is_empty(&self) -> bool {
+        self.by_fingerprint.is_empty()
+    }
+}
+
+/// A link to make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkConfig {
+    /// Which kind of link.
+    pub role: Role,
+    /// The peer's host.
+    pub host: String,
+    /// The peer's port.
+    pub port: u16,
+    /// What a connection over it costs.
+    pub cost: u32,
+    /// The TLS profile.
+    pub tls: String,
+}
+
+/// The local API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalConfig {
+    /// The address to bind.
+    pub host: String,
+    /// The port to bind.
+    pub port: u16,
+    /// The TLS profile.
+    pub tls: String,
+}
+
+/// Metrics and health.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminConfig {
+    /// The address to bind.
+    pub host: String,
+    /// The port to bind.
+    pub port: u16,
+}
+
+/// A service to announce.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceConfig {
+    /// Its protocol.
+    pub protocol: String,
+    /// Its ports.
+    pub ports: Vec<u16>,
+    /// Names of what serves it.
+    pub targets: Vec<String>,
+}
+
+/// A virtual address offered on this site.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerConfig {
+    /// The virtual address.
+    pub address: Address,
+    /// The address to bind.
+    pub host: String,
+    /// The port to bind.
+    pub port: u16,
+}
+
+/// A target on this site.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectorConfig {
+    /// The virtual address it serves.
+    pub address: Address,
+    /// The host to dial.
+    pub host: String,
+    /// The port to dial.
+    pub port: u16,
+    /// The service's target that it stands for.
+    pub target: String,
+}

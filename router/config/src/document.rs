@@ -1,0 +1,283 @@
+//! What is written: the router's document, exactly as YAML has it. What it means is [`crate::RouterConfig`].
+
+use serde::{Deserialize, Serialize};
+
+/// The name of the ConfigMap that holds the document.
+pub const CONFIG_MAP: &str = "skupper-internal";
+/// The key of the ConfigMap that holds the document.
+pub const CONFIG_KEY: &str = "karez-router.yaml";
+/// The version of the document's format.
+pub const VERSION: u32 = 1;
+
+/// The whole document. Unknown keys are errors.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouterDocument {
+    /// The format's version: 1.
+    pub version: u32,
+    /// The site this router belongs to.
+    pub site: SiteSection,
+    /// The router itself.
+    #[serde(default)]
+    pub router: RouterSection,
+    /// TLS profiles, referred to by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tls: Vec<TlsSection>,
+    /// Where peers may link to us.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accept: Vec<AcceptSection>,
+    /// Client certificates that may link to us.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tokens: Vec<TokenSection>,
+    /// Links that we make.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<LinkSection>,
+    /// The local API: HTTP over mutual TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<LocalSection>,
+    /// Metrics and health, plain HTTP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin: Option<AdminSection>,
+    /// Services of local origin, announced to linked sites.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<ServiceSection>,
+    /// Virtual addresses offered on this site.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub listeners: Vec<ListenerSection>,
+    /// Targets on this site.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub connectors: Vec<ConnectorSection>,
+}
+
+impl RouterDocument {
+    /// The document as YAML text, for the ConfigMap.
+    pub fn to_yaml(&self) -> String {
+        serde_saphyr::to_string(self).expect("the document has only string keys and plain scalars")
+    }
+}
+
+/// A site.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SiteSection {
+    /// The UID of its ConfigMap.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Its namespace.
+    #[serde(default)]
+    pub namespace: String,
+    /// The version it runs.
+    #[serde(default)]
+    pub version: String,
+}
+
+/// Whether a router forwards for others and accepts links.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Accepts links.
+    #[default]
+    Interior,
+    /// Only dials.
+    Edge,
+}
+
+/// What kind of link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Between interior routers.
+    InterRouter,
+    /// From an edge router to an interior one.
+    Edge,
+}
+
+impl Role {
+    /// As the document spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InterRouter => "inter-router",
+            Self::Edge => "edge",
+        }
+    }
+}
+
+impl Mode {
+    /// As the document spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Interior => "interior",
+            Self::Edge => "edge",
+        }
+    }
+}
+
+/// The router.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouterSection {
+    /// Its name; `<site>-<hostname>` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Interior or edge.
+    #[serde(default)]
+    pub mode: Mode,
+}
+
+/// A TLS profile: exactly one of `secret` and `directory`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsSection {
+    /// What others call it.
+    pub name: String,
+    /// A Secret in the document's namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
+    /// A directory with `tls.crt`, `tls.key` and `ca.crt`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<String>,
+}
+
+/// Where peers may link to us.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AcceptSection {
+    /// Its name.
+    pub name: String,
+    /// Which kind of link it takes.
+    pub role: Role,
+    /// The address to bind.
+    #[serde(default = "any_address")]
+    pub host: String,
+    /// The UDP port to bind.
+    pub port: u16,
+    /// The TLS profile that it proves itself with.
+    pub tls: String,
+}
+
+/// A client certificate that may link to us.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenSection {
+    /// The token's name.
+    pub name: String,
+    /// The certificate's serial number, hex.
+    pub serial: String,
+    /// SHA-256 of the certificate's DER, hex.
+    pub fingerprint: String,
+}
+
+/// A link that we make.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinkSection {
+    /// Its name: the token Secret's.
+    pub name: String,
+    /// Which kind of link.
+    pub role: Role,
+    /// The peer's host.
+    pub host: String,
+    /// The peer's UDP port.
+    pub port: u16,
+    /// What a connection over it costs; at least 1.
+    #[serde(default = "one")]
+    pub cost: u32,
+    /// The TLS profile with the token's credential.
+    pub tls: String,
+}
+
+/// The local API.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LocalSection {
+    /// The address to bind.
+    #[serde(default = "any_address")]
+    pub host: String,
+    /// The TCP port to bind.
+    pub port: u16,
+    /// The TLS profile that it proves itself with.
+    pub tls: String,
+}
+
+/// Metrics and health.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdminSection {
+    /// The address to bind.
+    #[serde(default = "any_address")]
+    pub host: String,
+    /// The TCP port to bind.
+    pub port: u16,
+}
+
+/// A service of local origin.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceSection {
+    /// Its virtual address, without a port.
+    pub address: String,
+    /// `tcp`; `http` and `http2` are carried as TCP.
+    #[serde(default = "tcp")]
+    pub protocol: String,
+    /// Its ports.
+    pub ports: Vec<u16>,
+    /// Who defined it; empty for an explicit definition.
+    #[serde(default)]
+    pub origin: String,
+    /// What serves it.
+    #[serde(default)]
+    pub targets: Vec<TargetSection>,
+}
+
+/// What serves a service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TargetSection {
+    /// Its name.
+    pub name: String,
+}
+
+/// A virtual address offered on this site.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListenerSection {
+    /// Its name.
+    pub name: String,
+    /// The virtual address, `name:port`.
+    pub address: String,
+    /// The address to bind.
+    #[serde(default = "any_address")]
+    pub host: String,
+    /// The TCP port to bind.
+    pub port: u16,
+}
+
+/// A target on this site.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConnectorSection {
+    /// Its name.
+    pub name: String,
+    /// The virtual address it serves, `name:port`.
+    pub address: String,
+    /// The host to dial.
+    pub host: String,
+    /// The port to dial.
+    pub port: u16,
+    /// The service's target that it stands for.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub target: String,
+}
+
+fn any_address() -> String {
+    "0.0.0.0".to_owned()
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn tcp() -> String {
+    "tcp".to_owned()
+}
