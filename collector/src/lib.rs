@@ -1,1 +1,5 @@
 //! karez-collector
+
+pub mod jaeger;
+pub mod telemetrygen;
+pub mod thrift;
