@@ -169,7 +169,7 @@ pub(crate) fn first_certificate(pem: &[u8]) -> Result<CertificateDer<'static>, F
 
 fn parse(der: &[u8]) -> Result<X509Certificate<'_>, FactsError> {
     match X509Certificate::from_der(der) {
-        Ok((rest, certificate)) if rest.is_empty() => Ok(certificate),
+        Ok(([], certificate)) => Ok(certificate),
         Ok(_) => Err(FactsError::Certificate("more bytes follow it".to_owned())),
         Err(error) => Err(FactsError::Certificate(error.to_string())),
     }

@@ -16,8 +16,16 @@ use crate::trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("demo::delivers_every_span_and_leaves_nothing", &[], delivers_every_span_and_leaves_nothing),
-        trial("demo::stays_until_interrupted_and_then_leaves_no_process", &[], stays_until_interrupted),
+        trial(
+            "demo::delivers_every_span_and_leaves_nothing",
+            &[],
+            delivers_every_span_and_leaves_nothing,
+        ),
+        trial(
+            "demo::stays_until_interrupted_and_then_leaves_no_process",
+            &[],
+            stays_until_interrupted,
+        ),
     ]
 }
 
@@ -42,11 +50,23 @@ fn delivers_every_span_and_leaves_nothing(stage: &Stage) -> Outcome {
     let status = ended?;
     let text = fs::read_to_string(&log)?;
     ensure!(status.success(), "karez demo --exit: {status}");
-    ensure!(text.contains("20 of 20 spans"), "no '20 of 20 spans' in what it printed");
-    ensure!(text.contains("public-site") && text.contains("╰─"), "no network status tree in what it printed");
-    ensure!(seen.len() >= 4, "two sites have at least two routers and two collectors; seen: {seen:?}");
+    ensure!(
+        text.contains("20 of 20 spans"),
+        "no '20 of 20 spans' in what it printed"
+    );
+    ensure!(
+        text.contains("public-site") && text.contains("╰─"),
+        "no network status tree in what it printed"
+    );
+    ensure!(
+        seen.len() >= 4,
+        "two sites have at least two routers and two collectors; seen: {seen:?}"
+    );
     wait_gone(&seen, 5)?;
-    let left: Vec<_> = fs::read_dir(stage.path("tmp"))?.flatten().map(|entry| entry.path()).collect();
+    let left: Vec<_> = fs::read_dir(stage.path("tmp"))?
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
     ensure!(left.is_empty(), "left in the temporary folder: {left:?}");
     Ok(())
 }
@@ -74,8 +94,14 @@ fn stays_until_interrupted(stage: &Stage) -> Outcome {
     reached?;
     ensure!(still_runs, "the demo did not stay: {:?}", ended);
     let status = ended.context("after an interrupt")?;
-    ensure!(status.success(), "interrupted, it should end with status 0: {status}");
+    ensure!(
+        status.success(),
+        "interrupted, it should end with status 0: {status}"
+    );
     wait_gone(&children, 5)?;
-    ensure!(stage.path("kept").is_dir(), "the state that --state names is gone");
+    ensure!(
+        stage.path("kept").is_dir(),
+        "the state that --state names is gone"
+    );
     Ok(())
 }

@@ -15,7 +15,11 @@ use crate::trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("survival::a_killed_public_site_keeps_authority_token_and_link", &[], killed_public_site),
+        trial(
+            "survival::a_killed_public_site_keeps_authority_token_and_link",
+            &[],
+            killed_public_site,
+        ),
         trial("survival::a_killed_edge_site_links_again", &[], killed_edge_site),
         trial(
             "survival::telemetry_flows_again_after_both_sites_were_killed",
@@ -28,7 +32,12 @@ pub(crate) fn trials() -> Vec<Trial> {
 /// What must outlive the site's process.
 fn identity(cluster: &Cluster) -> Outcome<Vec<String>> {
     let mut all = Vec::new();
-    for (secret, key) in [("skupper-site-ca", "tls.crt"), ("skupper-local-ca", "tls.crt"), (TOKEN, "tls.crt"), (TOKEN, "ca.crt")] {
+    for (secret, key) in [
+        ("skupper-site-ca", "tls.crt"),
+        ("skupper-local-ca", "tls.crt"),
+        (TOKEN, "tls.crt"),
+        (TOKEN, "ca.crt"),
+    ] {
         let object = cluster.wait(&format!("/api/v1/namespaces/default/secrets/{secret}"), 30)?;
         let value = text(&object, &format!("/data/{key}")).to_owned();
         ensure!(!value.is_empty(), "{secret} has no {key}");
@@ -46,13 +55,19 @@ fn killed_public_site(stage: &Stage) -> Outcome {
     let (public, edge) = plain_sites(stage)?;
     let pair = Pair::link(stage, &public, &edge)?;
     let before = identity(&pair.public.cluster()?)?;
-    let Pair { public: running, edge } = pair;
+    let Pair {
+        public: running,
+        edge,
+    } = pair;
     running.kill()?;
     edge.wait_link(stage, "not active", 45)?;
     let public = Site::start(stage, "public", &public)?;
     let cluster = public.cluster()?;
     edge.wait_link(stage, &format!("Link {TOKEN} is active"), 90)?;
-    ensure!(identity(&cluster)? == before, "the authority, the token or the site's id changed");
+    ensure!(
+        identity(&cluster)? == before,
+        "the authority, the token or the site's id changed"
+    );
     ensure!(public.stop()?.success(), "the public site's status after SIGTERM");
     ensure!(edge.stop()?.success(), "the edge site's status after SIGTERM");
     Ok(())
@@ -71,7 +86,10 @@ fn killed_edge_site(stage: &Stage) -> Outcome {
 fn telemetry_flows_again(stage: &Stage) -> Outcome {
     let Pair { public, edge } = telemetry::mended(stage)?;
     let (public_manifests, edge_manifests) = (public.manifests.clone(), edge.manifests.clone());
-    edge.cluster()?.wait(&format!("/api/v1/namespaces/default/services/{}", telemetry::ADDRESS), 30)?;
+    edge.cluster()?.wait(
+        &format!("/api/v1/namespaces/default/services/{}", telemetry::ADDRESS),
+        30,
+    )?;
     public.kill()?;
     edge.kill()?;
     let public = Site::start(stage, "public", &public_manifests)?;
@@ -81,9 +99,18 @@ fn telemetry_flows_again(stage: &Stage) -> Outcome {
     edge_cluster.wait_endpoint("default", telemetry::ADDRESS, "4317", 60)?;
     let query = public_cluster.wait_endpoint("default", "jaeger-skupper-query", "16686", 60)?;
     let pod = edge_cluster.wait_pod("default", "app=myapp", 60)?;
-    let sent = send("jaeger-compact", format!("{}:6831", text(&pod, "/status/podIP")).parse()?, "after-the-kill", 3)?;
+    let sent = send(
+        "jaeger-compact",
+        format!("{}:6831", text(&pod, "/status/podIP")).parse()?,
+        "after-the-kill",
+        3,
+    )?;
     wait_for("3 traces in the trace store", 60, || {
         let complete = complete_traces(query, &sent)?;
-        Ok(if complete == 3 { Ok(()) } else { Err(format!("{complete} of 3 traces are complete")) })
+        Ok(if complete == 3 {
+            Ok(())
+        } else {
+            Err(format!("{complete} of 3 traces are complete"))
+        })
     })
 }

@@ -21,19 +21,48 @@ pub(crate) const ADDRESS: &str = "otel-liked-collector";
 
 pub(crate) fn trials() -> Vec<Trial> {
     const NEEDS: &[Need] = &[Need::Acceptance, Need::Peer("python")];
-    vec![trial("telemetry::real_senders_reach_the_public_trace_store", NEEDS, real_senders_reach_the_public_trace_store)]
+    vec![trial(
+        "telemetry::real_senders_reach_the_public_trace_store",
+        NEEDS,
+        real_senders_reach_the_public_trace_store,
+    )]
 }
 
 /// The two sites, mended, linked, with the public collector exposed as the example's documentation says.
 pub(crate) fn mended(stage: &Stage) -> Outcome<Pair> {
-    let public = copy(&acceptance("skupper-example/public-cloud"), stage.path("public-cloud"))?;
-    let edge = copy(&acceptance("skupper-example/private-cloud"), stage.path("private-cloud"))?;
+    let public = copy(
+        &acceptance("skupper-example/public-cloud"),
+        stage.path("public-cloud"),
+    )?;
+    let edge = copy(
+        &acceptance("skupper-example/private-cloud"),
+        stage.path("private-cloud"),
+    )?;
     let collector = public.join("10-otel-collector.yaml");
-    replace(&collector, "14250\"\n", "14250\n        tls:\n          insecure: true\n")?;
-    replace(&edge.join("30-otel-collector.yaml"), "exporters: [logging]", "exporters: [logging,otlp]")?;
+    replace(
+        &collector,
+        "14250\"\n",
+        "14250\n        tls:\n          insecure: true\n",
+    )?;
+    replace(
+        &edge.join("30-otel-collector.yaml"),
+        "exporters: [logging]",
+        "exporters: [logging,otlp]",
+    )?;
     let pair = Pair::link(stage, &public, &edge)?;
-    pair.public.cluster()?.wait("/api/v1/namespaces/default/services/otel-collector-app-collector", 30)?;
-    pair.public.karez(stage, &["expose", "service/otel-collector-app-collector", "--address", ADDRESS])?;
+    pair.public.cluster()?.wait(
+        "/api/v1/namespaces/default/services/otel-collector-app-collector",
+        30,
+    )?;
+    pair.public.karez(
+        stage,
+        &[
+            "expose",
+            "service/otel-collector-app-collector",
+            "--address",
+            ADDRESS,
+        ],
+    )?;
     Ok(pair)
 }
 
@@ -46,19 +75,32 @@ fn real_senders_reach_the_public_trace_store(stage: &Stage) -> Outcome {
     let pod = edge.wait_pod("default", "app=myapp", 60)?;
     let sidecar = text(&pod, "/status/podIP").to_owned();
     let mut ids = Vec::new();
-    for (protocol, port, service, traces) in
-        [("jaeger-compact", 6831, "python-jaeger", 5), ("otlp-grpc", 4317, "python-otlp-grpc", 3), ("otlp-http", 4318, "python-otlp-http", 2)]
-    {
+    for (protocol, port, service, traces) in [
+        ("jaeger-compact", 6831, "python-jaeger", 5),
+        ("otlp-grpc", 4317, "python-otlp-grpc", 3),
+        ("otlp-http", 4318, "python-otlp-http", 2),
+    ] {
         let to: SocketAddr = format!("{sidecar}:{port}").parse()?;
         let sent = send(protocol, to, service, traces)?;
-        wait_for(format_args!("{traces} traces of {service} in the trace store"), 60, || {
-            let complete = complete_traces(query, &sent)?;
-            Ok(if complete == traces { Ok(()) } else { Err(format!("{complete} of {traces} traces are complete")) })
-        })?;
+        wait_for(
+            format_args!("{traces} traces of {service} in the trace store"),
+            60,
+            || {
+                let complete = complete_traces(query, &sent)?;
+                Ok(if complete == traces {
+                    Ok(())
+                } else {
+                    Err(format!("{complete} of {traces} traces are complete"))
+                })
+            },
+        )?;
         check_trace(query, &sent[0], service)?;
         ids.extend(sent);
     }
-    ensure!(complete_traces(query, &ids)? == 10, "a trace of an earlier sender has gone");
+    ensure!(
+        complete_traces(query, &ids)? == 10,
+        "a trace of an earlier sender has gone"
+    );
     Ok(())
 }
 
@@ -67,17 +109,46 @@ fn check_trace(query: SocketAddr, id: &str, service: &str) -> Outcome {
     let trace = trace(query, id)?.unwrap_or(Value::Null);
     let empty = Vec::new();
     let spans = trace["spans"].as_array().unwrap_or(&empty);
-    let span = |name: &str| spans.iter().find(|span| text(span, "/operationName") == name).cloned().unwrap_or(Value::Null);
+    let span = |name: &str| {
+        spans
+            .iter()
+            .find(|span| text(span, "/operationName") == name)
+            .cloned()
+            .unwrap_or(Value::Null)
+    };
     let (parent, child) = (span("parent"), span("child"));
     let process = text(&parent, "/processID");
-    ensure!(text(&trace, &format!("/processes/{process}/serviceName")) == service, "service of {trace}");
-    ensure!(text(&child, "/references/0/refType") == "CHILD_OF", "reference of {child}");
-    ensure!(text(&child, "/references/0/spanID") == text(&parent, "/spanID"), "parent of {child}");
+    ensure!(
+        text(&trace, &format!("/processes/{process}/serviceName")) == service,
+        "service of {trace}"
+    );
+    ensure!(
+        text(&child, "/references/0/refType") == "CHILD_OF",
+        "reference of {child}"
+    );
+    ensure!(
+        text(&child, "/references/0/spanID") == text(&parent, "/spanID"),
+        "parent of {child}"
+    );
     let tag = |span: &Value, key: &str| {
-        span["tags"].as_array().into_iter().flatten().find(|tag| text(tag, "/key") == key).map(|tag| tag["value"].clone())
+        span["tags"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|tag| text(tag, "/key") == key)
+            .map(|tag| tag["value"].clone())
     };
-    ensure!(tag(&parent, "span.kind") == Some(Value::from("server")), "kind of {parent}");
-    ensure!(tag(&child, "span.kind") == Some(Value::from("client")), "kind of {child}");
-    ensure!(tag(&parent, "number") == Some(Value::from(0)), "attribute of {parent}");
+    ensure!(
+        tag(&parent, "span.kind") == Some(Value::from("server")),
+        "kind of {parent}"
+    );
+    ensure!(
+        tag(&child, "span.kind") == Some(Value::from("client")),
+        "kind of {child}"
+    );
+    ensure!(
+        tag(&parent, "number") == Some(Value::from(0)),
+        "attribute of {parent}"
+    );
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Tokens that must not link: refused with a clear reason.
 
 use std::process::Output;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use base64::Engine;
@@ -20,11 +21,31 @@ use crate::trial;
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("trust::a_tampered_token_is_refused", &[], tampered_token),
-        trial("trust::a_token_without_its_key_is_refused", &[], token_without_key),
-        trial("trust::a_token_of_another_authority_is_refused_on_both_sides", &[], token_of_another_authority),
-        trial("trust::an_expired_certificate_is_refused", &[], expired_certificate),
-        trial("trust::a_certificate_that_was_never_handed_out_is_refused_on_both_sides", &[], certificate_never_handed_out),
-        trial("trust::deleting_the_issuers_copy_closes_the_link", &[], revoked_token),
+        trial(
+            "trust::a_token_without_its_key_is_refused",
+            &[],
+            token_without_key,
+        ),
+        trial(
+            "trust::a_token_of_another_authority_is_refused_on_both_sides",
+            &[],
+            token_of_another_authority,
+        ),
+        trial(
+            "trust::an_expired_certificate_is_refused",
+            &[],
+            expired_certificate,
+        ),
+        trial(
+            "trust::a_certificate_that_was_never_handed_out_is_refused_on_both_sides",
+            &[],
+            certificate_never_handed_out,
+        ),
+        trial(
+            "trust::deleting_the_issuers_copy_closes_the_link",
+            &[],
+            revoked_token,
+        ),
     ]
 }
 
@@ -49,9 +70,16 @@ impl Meeting {
         save(token, &self.edge.manifests.join("90-token.yaml"))?;
         wait_for(format_args!("a refusal that says one of {reasons:?}"), 45, || {
             let status = self.edge.karez_output(stage, &["link", "status"])?;
-            let status = String::from_utf8_lossy(&status.stdout).into_owned() + &String::from_utf8_lossy(&status.stderr);
-            ensure!(!status.contains(&format!("Link {TOKEN} is active")), "it links: {status}");
-            let explained = status.contains("not active (") && reasons.iter().any(|reason| status.to_lowercase().contains(reason));
+            let status = String::from_utf8_lossy(&status.stdout).into_owned()
+                + &String::from_utf8_lossy(&status.stderr);
+            ensure!(
+                !status.contains(&format!("Link {TOKEN} is active")),
+                "it links: {status}"
+            );
+            let explained = status.contains("not active (")
+                && reasons
+                    .iter()
+                    .any(|reason| status.to_lowercase().contains(reason));
             Ok(if explained { Ok(()) } else { Err(status) })
         })
     }
@@ -59,17 +87,27 @@ impl Meeting {
     /// Waits until the public router's log says one of the words.
     fn public_says(&self, reasons: &[&str]) -> Outcome {
         let cluster = self.public.cluster()?;
-        wait_for(format_args!("the public router's log to say one of {reasons:?}"), 30, || {
-            let log = cluster.logs("default", "skupper.io/component=router")?;
-            let says = reasons.iter().any(|reason| log.to_lowercase().contains(reason));
-            Ok(if says { Ok(()) } else { Err(crate::support::wait::tail(&log, 10)) })
-        })
+        wait_for(
+            format_args!("the public router's log to say one of {reasons:?}"),
+            30,
+            || {
+                let log = cluster.logs("default", "skupper.io/component=router")?;
+                let says = reasons.iter().any(|reason| log.to_lowercase().contains(reason));
+                Ok(if says {
+                    Ok(())
+                } else {
+                    Err(crate::support::wait::tail(&log, 10))
+                })
+            },
+        )
     }
 }
 
 /// A certificate or key of a Secret as PEM.
 fn pem(secret: &Value, key: &str) -> Outcome<String> {
-    Ok(String::from_utf8(BASE64.decode(text(secret, &format!("/data/{key}")))?)?)
+    Ok(String::from_utf8(
+        BASE64.decode(text(secret, &format!("/data/{key}")))?,
+    )?)
 }
 
 /// The token with other credentials.
@@ -86,8 +124,14 @@ fn site_authority(cluster: &Cluster) -> Outcome<Authority> {
     Authority::from_pem(&pem(&secret, "tls.crt")?, &pem(&secret, "tls.key")?).context("the site's authority")
 }
 
-fn subject(hours: i64) -> Subject {
-    Subject { common_name: TOKEN.to_owned(), dns_names: Vec::new(), usage: Usage::Both, lifetime: hours.hours().into(), uri: None }
+fn subject(hours: u64) -> Subject {
+    Subject {
+        common_name: TOKEN.to_owned(),
+        dns_names: Vec::new(),
+        usage: Usage::Both,
+        lifetime: Duration::from_secs(hours * 3600),
+        uri: None,
+    }
 }
 
 /// Runs `karez token inspect` on a token's file.
@@ -101,21 +145,39 @@ fn inspect(stage: &Stage, token: &Value) -> Outcome<Output> {
 
 fn inspect_says(stage: &Stage, token: &Value, reasons: &[&str]) -> Outcome {
     let output = inspect(stage, token)?;
-    let said = String::from_utf8_lossy(&output.stdout).to_lowercase() + &String::from_utf8_lossy(&output.stderr).to_lowercase();
-    ensure!(!output.status.success(), "karez token inspect finds it good: {said}");
-    ensure!(reasons.iter().any(|reason| said.contains(reason)), "karez token inspect says none of {reasons:?}: {said}");
+    let said = String::from_utf8_lossy(&output.stdout).to_lowercase()
+        + &String::from_utf8_lossy(&output.stderr).to_lowercase();
+    ensure!(
+        !output.status.success(),
+        "karez token inspect finds it good: {said}"
+    );
+    ensure!(
+        reasons.iter().any(|reason| said.contains(reason)),
+        "karez token inspect says none of {reasons:?}: {said}"
+    );
     Ok(())
 }
 
 fn tampered_token(stage: &Stage) -> Outcome {
     let meeting = meet(stage)?;
     let good = inspect(stage, &meeting.token)?;
-    ensure!(good.status.success(), "karez token inspect of a good token: {good:?}");
+    ensure!(
+        good.status.success(),
+        "karez token inspect of a good token: {good:?}"
+    );
     // One bit in the middle of the certificate's body.
     let certificate = pem(&meeting.token, "tls.crt")?;
     let middle = certificate.len() / 2;
-    let flipped = if certificate.as_bytes()[middle] == b'A' { "B" } else { "A" };
-    let tampered = format!("{}{flipped}{}", &certificate[..middle], &certificate[middle + 1..]);
+    let flipped = if certificate.as_bytes()[middle] == b'A' {
+        "B"
+    } else {
+        "A"
+    };
+    let tampered = format!(
+        "{}{flipped}{}",
+        &certificate[..middle],
+        &certificate[middle + 1..]
+    );
     let token = with_data(&meeting.token, &[("tls.crt", &tampered)]);
     let reasons = ["signature", "certificate", "tls.crt"];
     inspect_says(stage, &token, &reasons)?;
@@ -125,23 +187,33 @@ fn tampered_token(stage: &Stage) -> Outcome {
 fn token_without_key(stage: &Stage) -> Outcome {
     let meeting = meet(stage)?;
     let mut token = meeting.token.clone();
-    token["data"].as_object_mut().context("a token has data")?.remove("tls.key");
+    token["data"]
+        .as_object_mut()
+        .context("a token has data")?
+        .remove("tls.key");
     inspect_says(stage, &token, &["tls.key"])?;
     meeting.refused(stage, &token, &["tls.key"])?;
     let cluster = meeting.edge.cluster()?;
     cluster.wait_pod("default", "skupper.io/component=router", 30)?;
     // The mend takes effect without a restart.
     save(&meeting.token, &meeting.edge.manifests.join("90-token.yaml"))?;
-    meeting.edge.wait_link(stage, &format!("Link {TOKEN} is active"), 30).map(|_| ())
+    meeting
+        .edge
+        .wait_link(stage, &format!("Link {TOKEN} is active"), 30)
+        .map(|_| ())
 }
 
 fn token_of_another_authority(stage: &Stage) -> Outcome {
     let meeting = meet(stage)?;
-    let other = Authority::new("another", Timestamp::now(), 48.hours().into())?;
+    let other = Authority::new("another", Timestamp::now(), Duration::from_secs(48 * 3600))?;
     let credential = other.issue(&subject(24), Timestamp::now())?;
     let token = with_data(
         &meeting.token,
-        &[("ca.crt", &credential.ca_pem), ("tls.crt", &credential.certificate_pem), ("tls.key", &credential.key_pem)],
+        &[
+            ("ca.crt", &credential.ca_pem),
+            ("tls.crt", &credential.certificate_pem),
+            ("tls.key", &credential.key_pem),
+        ],
     );
     meeting.refused(stage, &token, &["authority", "issuer", "signed"])?;
     meeting.public_says(&["authority", "issuer", "unknown ca", "unknownca", "signed"])
@@ -151,7 +223,13 @@ fn expired_certificate(stage: &Stage) -> Outcome {
     let meeting = meet(stage)?;
     let authority = site_authority(&meeting.public.cluster()?)?;
     let credential = authority.issue(&subject(1), Timestamp::now() - 48.hours())?;
-    let token = with_data(&meeting.token, &[("tls.crt", &credential.certificate_pem), ("tls.key", &credential.key_pem)]);
+    let token = with_data(
+        &meeting.token,
+        &[
+            ("tls.crt", &credential.certificate_pem),
+            ("tls.key", &credential.key_pem),
+        ],
+    );
     inspect_says(stage, &token, &["expired"])?;
     meeting.refused(stage, &token, &["expired"])
 }
@@ -160,8 +238,20 @@ fn certificate_never_handed_out(stage: &Stage) -> Outcome {
     let meeting = meet(stage)?;
     let authority = site_authority(&meeting.public.cluster()?)?;
     let credential = authority.issue(&subject(24), Timestamp::now())?;
-    let token = with_data(&meeting.token, &[("tls.crt", &credential.certificate_pem), ("tls.key", &credential.key_pem)]);
-    let reasons = ["revoked", "not admitted", "no token", "not known", "unknown token"];
+    let token = with_data(
+        &meeting.token,
+        &[
+            ("tls.crt", &credential.certificate_pem),
+            ("tls.key", &credential.key_pem),
+        ],
+    );
+    let reasons = [
+        "revoked",
+        "not admitted",
+        "no token",
+        "not known",
+        "unknown token",
+    ];
     meeting.refused(stage, &token, &reasons)?;
     meeting.public_says(&reasons)
 }
@@ -169,9 +259,22 @@ fn certificate_never_handed_out(stage: &Stage) -> Outcome {
 fn revoked_token(stage: &Stage) -> Outcome {
     let (public, edge) = plain_sites(stage)?;
     let pair = Pair::link(stage, &public, &edge)?;
-    pair.public.cluster()?.delete(&format!("/api/v1/namespaces/default/secrets/{TOKEN}"))?;
+    pair.public
+        .cluster()?
+        .delete(&format!("/api/v1/namespaces/default/secrets/{TOKEN}"))?;
     let status = pair.edge.wait_link(stage, "not active (", 20)?;
-    let reasons = ["revoked", "not admitted", "no token", "not known", "unknown token"];
-    ensure!(reasons.iter().any(|reason| status.to_lowercase().contains(reason)), "the edge does not say why: {status}");
+    let reasons = [
+        "revoked",
+        "not admitted",
+        "no token",
+        "not known",
+        "unknown token",
+    ];
+    ensure!(
+        reasons
+            .iter()
+            .any(|reason| status.to_lowercase().contains(reason)),
+        "the edge does not say why: {status}"
+    );
     Ok(())
 }

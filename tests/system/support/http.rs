@@ -11,15 +11,27 @@ use super::Outcome;
 
 /// `GET` as HTTP/1.0 (so that the body ends with the connection and is not chunked): status and body.
 pub(crate) fn get(to: SocketAddr, path: &str) -> Outcome<(u16, String)> {
-    let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(5)).with_context(|| format!("connect to {to}"))?;
+    let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(5))
+        .with_context(|| format!("connect to {to}"))?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     write!(stream, "GET {path} HTTP/1.0\r\nHost: {to}\r\nAccept: */*\r\n\r\n")?;
     let mut answer = Vec::new();
-    stream.take(64 << 20).read_to_end(&mut answer).with_context(|| format!("GET {path} from {to}"))?;
+    stream
+        .take(64 << 20)
+        .read_to_end(&mut answer)
+        .with_context(|| format!("GET {path} from {to}"))?;
     let answer = String::from_utf8_lossy(&answer);
-    let (head, body) = answer.split_once("\r\n\r\n").with_context(|| format!("GET {path} from {to}: not HTTP: {answer:?}"))?;
-    let status = head.split_whitespace().nth(1).and_then(|status| status.parse().ok());
-    Ok((status.with_context(|| format!("GET {path} from {to}: {head}"))?, body.to_owned()))
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .with_context(|| format!("GET {path} from {to}: not HTTP: {answer:?}"))?;
+    let status = head
+        .split_whitespace()
+        .nth(1)
+        .and_then(|status| status.parse().ok());
+    Ok((
+        status.with_context(|| format!("GET {path} from {to}: {head}"))?,
+        body.to_owned(),
+    ))
 }
 
 /// A trace from Jaeger's query API; nothing while it is not known there.

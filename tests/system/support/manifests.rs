@@ -20,7 +20,11 @@ pub(crate) fn copy(from: &Path, to: PathBuf) -> Outcome<PathBuf> {
 /// Replaces a text that must occur exactly once in a file.
 pub(crate) fn replace(file: &Path, old: &str, new: &str) -> Outcome {
     let text = fs::read_to_string(file).with_context(|| format!("{}", file.display()))?;
-    anyhow::ensure!(text.matches(old).count() == 1, "{}: {old:?} does not occur exactly once", file.display());
+    anyhow::ensure!(
+        text.matches(old).count() == 1,
+        "{}: {old:?} does not occur exactly once",
+        file.display()
+    );
     Ok(fs::write(file, text.replace(old, new))?)
 }
 
@@ -34,5 +38,7 @@ pub(crate) fn line_of(file: &Path, needle: &str) -> Outcome<usize> {
 /// The lines of an output that name a place `FILE:LINE` and contain all the words.
 pub(crate) fn diagnosed<'a>(output: &'a str, file: &str, line: usize, words: &[&str]) -> Option<&'a str> {
     let place = format!("{file}:{line}:");
-    output.lines().find(|text| text.contains(&place) && words.iter().all(|word| text.contains(word)))
+    output
+        .lines()
+        .find(|text| text.contains(&place) && words.iter().all(|word| text.contains(word)))
 }

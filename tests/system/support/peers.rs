@@ -22,24 +22,32 @@ pub(crate) fn missing(need: Need) -> Option<String> {
         Need::Acceptance => {
             let folder = acceptance("");
             (!folder.join("skupper-example").is_dir()).then(|| {
-                format!("no acceptance input at {}; set KAREZ_ACCEPTANCE to its folder", folder.display())
+                format!(
+                    "no acceptance input at {}; set KAREZ_ACCEPTANCE to its folder",
+                    folder.display()
+                )
             })
         }
-        Need::Peer(name) => {
-            locate(name).is_none().then(|| format!("the peer {name} is not built; run tests/peers/build {name}"))
-        }
+        Need::Peer(name) => locate(name)
+            .is_none()
+            .then(|| format!("the peer {name} is not built; run tests/peers/build {name}")),
     }
 }
 
 /// The root of the workspace.
 pub(crate) fn workspace() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in a folder of the workspace")
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the crate lies in a folder of the workspace")
 }
 
 /// A folder of the acceptance input.
 pub(crate) fn acceptance(relative: &str) -> PathBuf {
     env::var_os("KAREZ_ACCEPTANCE")
-        .map_or_else(|| workspace().join("../shared/acceptance"), |folder| workspace().join(folder))
+        .map_or_else(
+            || workspace().join("../shared/acceptance"),
+            |folder| workspace().join(folder),
+        )
         .join(relative)
 }
 
@@ -50,20 +58,37 @@ pub(crate) fn locate(name: &str) -> Option<PathBuf> {
     if let Some((_, folder)) = known.iter().find(|(known, _)| known == name) {
         return folder.clone();
     }
-    let output = Command::new(workspace().join("tests/peers/build")).args(["--locate", name]).output().ok()?;
-    let folder = output.status.success().then(|| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
+    let output = Command::new(workspace().join("tests/peers/build"))
+        .args(["--locate", name])
+        .output()
+        .ok()?;
+    let folder = output
+        .status
+        .success()
+        .then(|| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
     known.push((name.to_owned(), folder.clone()));
     folder
 }
 
 /// A real sender: `jaeger-compact`, `otlp-grpc` or `otlp-http`. Gives the ids of the traces sent, of two spans each.
 pub(crate) fn send(protocol: &str, to: SocketAddr, service: &str, traces: usize) -> Outcome<Vec<String>> {
-    let python = locate("python").context("the peer python is not built")?.join("bin/python");
+    let python = locate("python")
+        .context("the peer python is not built")?
+        .join("bin/python");
     let output = Command::new(python)
         .arg(workspace().join("tests/peers/python/send.py"))
-        .args([protocol, &to.ip().to_string(), &to.port().to_string(), service, &traces.to_string()])
+        .args([
+            protocol,
+            &to.ip().to_string(),
+            &to.port().to_string(),
+            service,
+            &traces.to_string(),
+        ])
         .output()?;
-    let ids: Vec<String> = String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect();
+    let ids: Vec<String> = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .map(str::to_owned)
+        .collect();
     anyhow::ensure!(
         output.status.success() && ids.len() == traces,
         "send.py {protocol} to {to}: {}, {} of {traces} traces sent: {}",

@@ -23,13 +23,27 @@ impl Process {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The name may hold spaces and parentheses: the fields begin after the last one.
         let fields: Vec<&str> = stat[stat.rfind(')')? + 1..].split_whitespace().collect();
-        let (state, parent, started) = (*fields.first()?, fields.get(1)?.parse().ok()?, (*fields.get(19)?).to_owned());
+        let (state, parent, started) = (
+            *fields.first()?,
+            fields.get(1)?.parse().ok()?,
+            (*fields.get(19)?).to_owned(),
+        );
         if matches!(state, "Z" | "X") {
             return None;
         }
         let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-        let command = String::from_utf8_lossy(&command).replace('\0', " ").trim().to_owned();
-        Some((Self { pid, started, command }, parent))
+        let command = String::from_utf8_lossy(&command)
+            .replace('\0', " ")
+            .trim()
+            .to_owned();
+        Some((
+            Self {
+                pid,
+                started,
+                command,
+            },
+            parent,
+        ))
     }
 
     fn is_alive(&self) -> bool {
@@ -61,13 +75,20 @@ pub(crate) fn descendants(root: u32) -> BTreeSet<Process> {
 pub(crate) fn wait_gone(processes: &BTreeSet<Process>, seconds: u64) -> Outcome {
     wait_for("the end of all processes", seconds, || {
         let alive: Vec<_> = processes.iter().filter(|process| process.is_alive()).collect();
-        Ok(if alive.is_empty() { Ok(()) } else { Err(format!("still running: {alive:?}")) })
+        Ok(if alive.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("still running: {alive:?}"))
+        })
     })
 }
 
 /// Sends a signal by name (`TERM`, `INT`, `KILL`) to one process.
 pub(crate) fn signal(pid: u32, name: &str) -> Outcome {
-    let status = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().context("kill")?;
+    let status = Command::new("kill")
+        .args([&format!("-{name}"), &pid.to_string()])
+        .status()
+        .context("kill")?;
     anyhow::ensure!(status.success(), "kill -{name} {pid}: {status}");
     Ok(())
 }

@@ -12,7 +12,7 @@ use super::Outcome;
 use super::cluster::{Cluster, text};
 use super::process::{self, Process, descendants};
 use super::stage::Stage;
-use super::wait::{tail, wait_for, wait_until};
+use super::wait::{tail, wait_for};
 
 /// The name of the token that the acceptance input requests.
 pub(crate) const TOKEN: &str = "skupper-site-requested-token";
@@ -49,9 +49,22 @@ pub(crate) fn finish(mut command: Command, seconds: u64) -> Outcome<Output> {
         child.kill()?;
         child.wait()?;
     }
-    let (stdout, stderr) = (readers.0.join().unwrap_or_default(), readers.1.join().unwrap_or_default());
-    let status = status.with_context(|| format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr)))?;
-    Ok(Output { status, stdout, stderr })
+    let (stdout, stderr) = (
+        readers.0.join().unwrap_or_default(),
+        readers.1.join().unwrap_or_default(),
+    );
+    let status = status.with_context(|| {
+        format!(
+            "{}{}",
+            String::from_utf8_lossy(&stdout),
+            String::from_utf8_lossy(&stderr)
+        )
+    })?;
+    Ok(Output {
+        status,
+        stdout,
+        stderr,
+    })
 }
 
 fn reader(from: Option<impl io::Read + Send + 'static>) -> std::thread::JoinHandle<Vec<u8>> {
@@ -67,7 +80,9 @@ fn reader(from: Option<impl io::Read + Send + 'static>) -> std::thread::JoinHand
 
 /// Waits for the end of a child.
 pub(crate) fn wait_exit(child: &mut Child, seconds: u64) -> Outcome<ExitStatus> {
-    wait_for("the end of the program", seconds, || Ok(child.try_wait()?.ok_or_else(|| "it runs".to_owned())))
+    wait_for("the end of the program", seconds, || {
+        Ok(child.try_wait()?.ok_or_else(|| "it runs".to_owned()))
+    })
 }
 
 impl Site {
@@ -92,7 +107,13 @@ impl Site {
             .stdout(output.try_clone()?)
             .stderr(output)
             .spawn()?;
-        Ok(Self { name: name.to_owned(), manifests: manifests.to_owned(), state, log, child })
+        Ok(Self {
+            name: name.to_owned(),
+            manifests: manifests.to_owned(),
+            state,
+            log,
+            child,
+        })
     }
 
     /// All that it has printed, over all its starts.
@@ -110,7 +131,10 @@ impl Site {
         let kubeconfig = self.state.join("kubeconfig");
         wait_for(format_args!("the API of site {}", self.name), 60, || {
             let cluster = Cluster::open(&kubeconfig)?;
-            Ok(cluster.get("/api/v1/namespaces/default")?.map(|_| cluster).ok_or_else(|| "no namespace default".to_owned()))
+            Ok(cluster
+                .get("/api/v1/namespaces/default")?
+                .map(|_| cluster)
+                .ok_or_else(|| "no namespace default".to_owned()))
         })
     }
 
@@ -136,7 +160,8 @@ impl Site {
     pub(crate) fn stop(mut self) -> Outcome<ExitStatus> {
         let children = self.children();
         process::signal(self.pid(), "TERM")?;
-        let status = wait_exit(&mut self.child, 30).with_context(|| format!("site {} after SIGTERM", self.name))?;
+        let status =
+            wait_exit(&mut self.child, 30).with_context(|| format!("site {} after SIGTERM", self.name))?;
         process::wait_gone(&children, 5)?;
         Ok(status)
     }
@@ -144,25 +169,45 @@ impl Site {
     /// Runs a `karez` command on this site's cluster; its output must be a success.
     pub(crate) fn karez(&self, stage: &Stage, arguments: &[&str]) -> Outcome<String> {
         let output = self.karez_output(stage, arguments)?;
-        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        anyhow::ensure!(output.status.success(), "karez {}: {}\n{out}{err}", arguments.join(" "), output.status);
+        let (out, err) = (
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+        );
+        anyhow::ensure!(
+            output.status.success(),
+            "karez {}: {}\n{out}{err}",
+            arguments.join(" "),
+            output.status
+        );
         Ok(out.into_owned())
     }
 
     /// The same whatever its status.
     pub(crate) fn karez_output(&self, stage: &Stage, arguments: &[&str]) -> Outcome<Output> {
         let mut command = karez(stage)?;
-        command.args(arguments).arg("--kubeconfig").arg(self.state.join("kubeconfig"));
+        command
+            .args(arguments)
+            .arg("--kubeconfig")
+            .arg(self.state.join("kubeconfig"));
         finish(command, 60)
     }
 
     /// Waits until a link of this site is in a state that `link status` tells with these words.
     pub(crate) fn wait_link(&self, stage: &Stage, words: &str, seconds: u64) -> Outcome<String> {
-        wait_for(format_args!("link status {words:?} of site {}", self.name), seconds, || {
-            let output = self.karez_output(stage, &["link", "status"])?;
-            let output = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-            Ok(if output.contains(words) { Ok(output) } else { Err(output) })
-        })
+        wait_for(
+            format_args!("link status {words:?} of site {}", self.name),
+            seconds,
+            || {
+                let output = self.karez_output(stage, &["link", "status"])?;
+                let output = String::from_utf8_lossy(&output.stdout).into_owned()
+                    + &String::from_utf8_lossy(&output.stderr);
+                Ok(if output.contains(words) {
+                    Ok(output)
+                } else {
+                    Err(output)
+                })
+            },
+        )
     }
 }
 
@@ -177,7 +222,11 @@ impl Drop for Site {
                 let _ = self.child.wait();
             }
             if let Err(error) = process::wait_gone(&children, 10) {
-                eprintln!("site {}: {error:#}\n{}", self.name, tail(&self.output().unwrap_or_default(), 20));
+                eprintln!(
+                    "site {}: {error:#}\n{}",
+                    self.name,
+                    tail(&self.output().unwrap_or_default(), 20)
+                );
             }
         }
     }
@@ -188,11 +237,26 @@ pub(crate) fn take_token(cluster: &Cluster, namespace: &str, name: &str) -> Outc
     let path = format!("/api/v1/namespaces/{namespace}/secrets/{name}");
     let mut token = wait_for(format_args!("the token {name}"), 60, || {
         let secret = cluster.get(&path)?.unwrap_or(Value::Null);
-        let filled = text(&secret, "/metadata/labels/skupper.io~1type") == "connection-token" && !text(&secret, "/data/tls.crt").is_empty();
-        Ok(if filled { Ok(secret) } else { Err(format!("{secret}")) })
+        let filled = text(&secret, "/metadata/labels/skupper.io~1type") == "connection-token"
+            && !text(&secret, "/data/tls.crt").is_empty();
+        Ok(if filled {
+            Ok(secret)
+        } else {
+            Err(format!("{secret}"))
+        })
     })?;
-    let metadata = token["metadata"].as_object_mut().context("a Secret has metadata")?;
-    for key in ["namespace", "resourceVersion", "uid", "creationTimestamp", "generation", "managedFields", "ownerReferences"] {
+    let metadata = token["metadata"]
+        .as_object_mut()
+        .context("a Secret has metadata")?;
+    for key in [
+        "namespace",
+        "resourceVersion",
+        "uid",
+        "creationTimestamp",
+        "generation",
+        "managedFields",
+        "ownerReferences",
+    ] {
         metadata.remove(key);
     }
     Ok(token)
@@ -237,11 +301,4 @@ pub(crate) fn plain_sites(stage: &Stage) -> Outcome<(PathBuf, PathBuf)> {
 fn site_map(name: &str, mode: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "skupper-site"},
         "data": {"name": name, "router-mode": mode, "ingress": if mode == "edge" { "none" } else { "loadbalancer" }}})
-}
-
-/// Waits until the processes that a site runs include one whose command line holds these words.
-pub(crate) fn wait_child(site: &Site, words: &str, seconds: u64) -> Outcome {
-    wait_until(format_args!("a child process {words:?} of site {}", site.name), seconds, || {
-        Ok(site.children().iter().any(|child| child.command.contains(words)))
-    })
 }

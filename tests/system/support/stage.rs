@@ -26,7 +26,9 @@ pub(crate) struct Stage {
 impl Stage {
     fn new(name: &str) -> Outcome<Self> {
         let prefix = format!("karez-test-{}-", &name[..name.len().min(24)]);
-        Ok(Self { folder: tempfile::Builder::new().prefix(&prefix).tempdir()? })
+        Ok(Self {
+            folder: tempfile::Builder::new().prefix(&prefix).tempdir()?,
+        })
     }
 
     /// A path in the test's folder.
@@ -54,7 +56,10 @@ pub(crate) fn trial(name: &'static str, needs: &'static [Need], run: fn(&Stage) 
         let stage = Stage::new(name)?;
         match run(&stage) {
             Ok(()) => Ok(Completion::Completed),
-            Err(error) => Err(Failed::from(format!("{error:#}\n{}", evidence(stage.folder.path())))),
+            Err(error) => Err(Failed::from(format!(
+                "{error:#}\n{}",
+                evidence(stage.folder.path())
+            ))),
         }
     })
 }
@@ -66,7 +71,9 @@ fn evidence(folder: &Path) -> String {
     logs.sort();
     let mut text = String::new();
     for log in logs.iter().take(40) {
-        let content = fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+        let content = fs::read(log)
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default();
         if content.trim().is_empty() {
             continue;
         }

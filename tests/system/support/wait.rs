@@ -30,15 +30,33 @@ pub(crate) fn wait_for<T>(what: impl Display, seconds: u64, mut look: impl FnMut
 }
 
 /// Looks until the condition holds.
-pub(crate) fn wait_until(what: impl Display, seconds: u64, mut holds: impl FnMut() -> Outcome<bool>) -> Outcome {
-    wait_for(what, seconds, || Ok(if holds()? { Ok(()) } else { Err("it does not hold".to_owned()) }))
+pub(crate) fn wait_until(
+    what: impl Display,
+    seconds: u64,
+    mut holds: impl FnMut() -> Outcome<bool>,
+) -> Outcome {
+    wait_for(what, seconds, || {
+        Ok(if holds()? {
+            Ok(())
+        } else {
+            Err("it does not hold".to_owned())
+        })
+    })
 }
 
 /// Waits until `text()` contains `needle`; the failure shows the end of the text.
-pub(crate) fn wait_for_text(needle: &str, seconds: u64, mut text: impl FnMut() -> Outcome<String>) -> Outcome<String> {
+pub(crate) fn wait_for_text(
+    needle: &str,
+    seconds: u64,
+    mut text: impl FnMut() -> Outcome<String>,
+) -> Outcome<String> {
     wait_for(format_args!("the words {needle:?}"), seconds, || {
         let text = text()?;
-        Ok(if text.contains(needle) { Ok(text) } else { Err(tail(&text, 25)) })
+        Ok(if text.contains(needle) {
+            Ok(text)
+        } else {
+            Err(tail(&text, 25))
+        })
     })
 }
 
