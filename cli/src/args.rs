@@ -1,0 +1,409 @@
+//! What can be written on the command line, and nothing of what it does.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "karez",
+    version,
+    about = "Carries telemetry from edge sites to a public one; the edge opens no port",
+    after_help = "Start here:\n  karez demo                       two sites on this machine, spans from one to the other\n  karez site run ./my-site         a site from a directory of manifests\n  karez network status             what is linked to what\n",
+    arg_required_else_help = true,
+    propagate_version = true
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// How much the programs log: error, warn, info, debug, trace (RUST_LOG wins)
+    #[arg(long, global = true, value_name = "LEVEL", help_heading = "Logs")]
+    pub(crate) log_level: Option<String>,
+    /// How log lines look
+    #[arg(long, global = true, value_enum, default_value = "text", help_heading = "Logs")]
+    pub(crate) log_format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// How a table or tree is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
+pub(crate) enum Output {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run two sites on this machine and carry spans from one to the other
+    #[command(after_help = "Examples:\n  karez demo                 stays until Ctrl-C, so that you can look around\n  karez demo --exit          ends with status 0 when every span arrived\n  karez demo --state ./demo  keeps the sites' state\n")]
+    Demo(DemoArgs),
+    /// Run a site on this machine
+    #[command(subcommand)]
+    Site(SiteCommand),
+    /// Run a router from its document
+    #[command(after_help = "Examples:\n  karez router --config router.yaml\n  karez router --config kube:default/skupper-internal\n")]
+    Router(RouterArgs),
+    /// Run a collector, or check its configuration
+    #[command(args_conflicts_with_subcommands = true, after_help = "Examples:\n  karez collector --config collector.yaml\n  karez collector --config a.yaml --config b.yaml --set processors.batch.timeout=2s\n  karez collector validate --config collector.yaml\n")]
+    Collector(CollectorArgs),
+    /// Turn what users declare into objects that run
+    #[command(after_help = "Examples:\n  karez site-controller --kubeconfig ~/.kube/config\n  WATCH_NAMESPACE=west karez site-controller\n  karez site-controller --print-crds | kubectl apply -f -\n")]
+    SiteController(SiteControllerArgs),
+    /// Keep a site's addresses and its view of the network; configured by environment
+    #[command(after_help = "Environment: SKUPPER_NAMESPACE, SKUPPER_SITE_NAME, SKUPPER_SITE_ID, SKUPPER_ROUTER_MODE, OWNER_NAME, OWNER_UID\n\nExample:\n  SKUPPER_NAMESPACE=west SKUPPER_SITE_ID=… karez service-controller\n")]
+    ServiceController(ServiceControllerArgs),
+    /// Make and look at connection tokens
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Look at links to other sites
+    #[command(subcommand)]
+    Link(LinkCommand),
+    /// Offer a workload or a Service to all linked sites
+    #[command(after_help = "Examples:\n  karez expose service/otel-collector-app-collector --address otel-liked-collector\n  karez expose deployment/backend --port 8080\n")]
+    Expose(ExposeArgs),
+    /// Take an exposed workload or Service back
+    #[command(after_help = "Examples:\n  karez unexpose service/otel-collector-app-collector --address otel-liked-collector\n  karez unexpose deployment/backend\n")]
+    Unexpose(UnexposeArgs),
+    /// Look at exposed addresses
+    #[command(subcommand)]
+    Service(ServiceCommand),
+    /// Look at the whole network
+    #[command(subcommand)]
+    Network(NetworkCommand),
+    /// Say how a site is, and which of its ports nothing serves yet
+    #[command(after_help = "Examples:\n  karez status\n  karez status --site public -o json\n")]
+    Status(StatusArgs),
+    /// Send spans to a collector
+    #[command(subcommand)]
+    Telemetrygen(TelemetrygenCommand),
+    /// Print a shell's completion script
+    #[command(after_help = "Example:\n  karez completion bash > /etc/bash_completion.d/karez\n")]
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Which site or cluster a command acts on.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Which site")]
+pub(crate) struct Target {
+    /// kubeconfig of the cluster (default: the local site that runs)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig
+    #[arg(long, short = 'c', value_name = "NAME")]
+    pub(crate) context: Option<String>,
+    /// Namespace of the site
+    #[arg(long, short = 'n', value_name = "NAME")]
+    pub(crate) namespace: Option<String>,
+    /// Name of a local site, as `karez site run --name` gave it
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["kubeconfig", "context"])]
+    pub(crate) site: Option<String>,
+}
+
+/// `karez demo`
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Leave as soon as every span arrived (or did not)
+    #[arg(long)]
+    pub(crate) exit: bool,
+    /// Keep the sites' state here instead of in a temporary folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+}
+
+/// `karez site …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum SiteCommand {
+    /// Run a site from a directory of manifests, and follow the directory
+    #[command(after_help = "Examples:\n  karez site run ./public-cloud\n  karez site run ./edge --name edge --state ./edge-state\n  karez site run ./public-cloud --host 192.0.2.10    accept links from other machines\n")]
+    Run(SiteRunArgs),
+}
+
+/// `karez site run`
+#[derive(Debug, Args)]
+pub(crate) struct SiteRunArgs {
+    /// Directory of manifests (*.yaml and *.yml at any depth)
+    pub(crate) dir: PathBuf,
+    /// Where the site keeps its state (default: $XDG_STATE_HOME/karez/NAME)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+    /// Name of the local site: its state and its kubeconfig context (default: the directory's)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Address at which other machines reach this site (default: loopback only)
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) host: Option<std::net::IpAddr>,
+    /// Namespace of manifests that name none
+    #[arg(long, short = 'n', value_name = "NAME", default_value = "default")]
+    pub(crate) namespace: String,
+}
+
+/// `karez router`
+#[derive(Debug, Args)]
+pub(crate) struct RouterArgs {
+    /// The router's document: a file, or kube:NAMESPACE/NAME[#KEY]
+    #[arg(long, value_name = "SOURCE")]
+    pub(crate) config: String,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+/// `karez collector`
+#[derive(Debug, Args)]
+pub(crate) struct CollectorArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<CollectorCommand>,
+    #[command(flatten)]
+    pub(crate) run: CollectorRunArgs,
+}
+
+/// `karez collector …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum CollectorCommand {
+    /// Report everything that is wrong with a configuration, without running it
+    #[command(after_help = "Example:\n  karez collector validate --config collector.yaml\n")]
+    Validate(CollectorRunArgs),
+}
+
+/// The options of a collector, with the older ones still found in the wild.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CollectorRunArgs {
+    /// A configuration: a file, kube:NAMESPACE/NAME[#KEY], env:NAME or yaml:TEXT; later ones win
+    #[arg(long, value_name = "SOURCE")]
+    pub(crate) config: Vec<String>,
+    /// One setting over the configuration: section.name.key=value
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Feature gates, comma separated; -NAME turns one off
+    #[arg(long, value_name = "GATES", allow_hyphen_values = true)]
+    pub(crate) feature_gates: Vec<String>,
+    /// Where the collector's own metrics are served (older; now service.telemetry.metrics)
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) metrics_addr: Option<String>,
+    /// Level of the collector's own metrics (older)
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) metrics_level: Option<String>,
+    /// Level of the logs (older)
+    #[arg(long, value_name = "PROFILE")]
+    pub(crate) log_profile: Option<String>,
+    /// Memory ballast (older; ignored)
+    #[arg(long, value_name = "MIB")]
+    pub(crate) mem_ballast_size_mib: Option<u64>,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+/// `karez site-controller`
+#[derive(Debug, Args)]
+pub(crate) struct SiteControllerArgs {
+    /// Print the CustomResourceDefinitions as YAML and leave
+    #[arg(long)]
+    pub(crate) print_crds: bool,
+    /// Watch this namespace only (default: all)
+    #[arg(long, env = "WATCH_NAMESPACE", value_name = "NAME")]
+    pub(crate) watch_namespace: Option<String>,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+/// `karez service-controller`
+#[derive(Debug, Args)]
+pub(crate) struct ServiceControllerArgs {
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+/// `karez token …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make a token that lets another site link to this one
+    #[command(after_help = "Examples:\n  karez token create edge.yaml\n  karez token create edge.yaml --name shop-7 --site public\n")]
+    Create(TokenCreateArgs),
+    /// Say what a token holds and whether it is still good
+    #[command(visible_alias = "status", after_help = "Examples:\n  karez token inspect edge.yaml\n  karez token inspect edge.yaml --site public    also asks the issuer\n")]
+    Inspect(TokenInspectArgs),
+}
+
+/// What a token is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TokenType {
+    /// The certificate itself.
+    Cert,
+    /// A right to fetch one (not yet).
+    Claim,
+}
+
+/// `karez token create`
+#[derive(Debug, Args)]
+pub(crate) struct TokenCreateArgs {
+    /// The file to write; it holds a private key and is made readable by you alone
+    pub(crate) file: PathBuf,
+    /// The token's name; deleting the Secret of this name at the issuer revokes the token
+    #[arg(long, default_value = "skupper")]
+    pub(crate) name: String,
+    /// Kind of token
+    #[arg(long, short = 't', value_enum, default_value = "cert")]
+    pub(crate) token_type: TokenType,
+    /// How long to wait for the site to issue it, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) timeout: u64,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+/// `karez token inspect`
+#[derive(Debug, Args)]
+pub(crate) struct TokenInspectArgs {
+    /// The token's file
+    pub(crate) file: PathBuf,
+    /// How to print it
+    #[arg(long, short = 'o', value_enum, default_value = "text")]
+    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+/// `karez link …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum LinkCommand {
+    /// Say how the links of this site are
+    #[command(after_help = "Examples:\n  karez link status\n  karez link status edge-link --site edge\n  karez link status -o json\n")]
+    Status(LinkStatusArgs),
+}
+
+/// `karez link status`
+#[derive(Debug, Args)]
+pub(crate) struct LinkStatusArgs {
+    /// One link; all of them if left out
+    pub(crate) name: Option<String>,
+    /// How to print it
+    #[arg(long, short = 'o', value_enum, default_value = "text")]
+    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+/// `karez expose`
+#[derive(Debug, Args)]
+pub(crate) struct ExposeArgs {
+    /// deployment/NAME, statefulset/NAME, daemonset/NAME or service/NAME (also as two words)
+    #[arg(required = true, num_args = 1..=2, value_name = "KIND/NAME")]
+    pub(crate) what: Vec<String>,
+    /// The address that other sites use (default: the name; a Service needs one)
+    #[arg(long)]
+    pub(crate) address: Option<String>,
+    /// Ports of the address (default: those of the target)
+    #[arg(long, value_delimiter = ',', value_name = "PORT")]
+    pub(crate) port: Vec<u16>,
+    /// Ports of the target, as PORT:TARGET or one port
+    #[arg(long, value_delimiter = ',', value_name = "PORT[:TARGET]")]
+    pub(crate) target_port: Vec<String>,
+    /// Protocol
+    #[arg(long, default_value = "tcp", value_parser = ["tcp", "http", "http2"])]
+    pub(crate) protocol: String,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+/// `karez unexpose`
+#[derive(Debug, Args)]
+pub(crate) struct UnexposeArgs {
+    /// deployment/NAME, statefulset/NAME, daemonset/NAME or service/NAME (also as two words)
+    #[arg(required = true, num_args = 1..=2, value_name = "KIND/NAME")]
+    pub(crate) what: Vec<String>,
+    /// The address it was exposed by (default: the name; a Service needs one)
+    #[arg(long)]
+    pub(crate) address: Option<String>,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+/// `karez service …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServiceCommand {
+    /// List the addresses that this site knows
+    #[command(after_help = "Examples:\n  karez service status\n  karez service status --show-labels --site public\n")]
+    Status(ServiceStatusArgs),
+}
+
+/// `karez service status`
+#[derive(Debug, Args)]
+pub(crate) struct ServiceStatusArgs {
+    /// Show the labels of the Services too
+    #[arg(long)]
+    pub(crate) show_labels: bool,
+    /// How to print it
+    #[arg(long, short = 'o', value_enum, default_value = "text")]
+    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+/// `karez network …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum NetworkCommand {
+    /// Print all sites, their links and what they serve
+    #[command(after_help = "Examples:\n  karez network status\n  karez network status --site edge -o json\n")]
+    Status(StatusArgs),
+}
+
+/// A command that only reads and prints.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// How to print it
+    #[arg(long, short = 'o', value_enum, default_value = "text")]
+    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+/// `karez telemetrygen …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum TelemetrygenCommand {
+    /// Send traces of two spans each
+    #[command(after_help = "Examples:\n  karez telemetrygen traces --otlp-insecure --otlp-endpoint 127.0.0.1:4317 --traces 10\n  karez telemetrygen traces -otlp-insecure -otlp-endpoint 127.0.0.1:4317 -traces 10\n  karez telemetrygen traces --jaeger-endpoint 127.0.0.1:6831 --traces 10\n")]
+    Traces(TracesArgs),
+}
+
+/// `karez telemetrygen traces`
+#[derive(Debug, Args)]
+pub(crate) struct TracesArgs {
+    /// Where to send OTLP
+    #[arg(long, value_name = "HOST:PORT", default_value = "localhost:4317")]
+    pub(crate) otlp_endpoint: String,
+    /// Send without TLS
+    #[arg(long)]
+    pub(crate) otlp_insecure: bool,
+    /// Send OTLP by HTTP instead of gRPC
+    #[arg(long)]
+    pub(crate) otlp_http: bool,
+    /// Send Jaeger compact Thrift by UDP to this address instead
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) jaeger_endpoint: Option<String>,
+    /// Headers to send, KEY=VALUE
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) otlp_header: Vec<String>,
+    /// How many traces
+    #[arg(long, default_value_t = 1)]
+    pub(crate) traces: u64,
+    /// Spans below each trace's root
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) child_spans: u64,
+    /// Name of the service that the spans are of
+    #[arg(long, visible_alias = "service-name", default_value = "telemetrygen")]
+    pub(crate) service: String,
+}
