@@ -56,8 +56,11 @@ pub async fn connect(options: &AccessOptions) -> Result<(Client, String), Access
     match choose(options, &records::running(), explicit)? {
         Some(record) => {
             let namespace = options.namespace.clone().or(Some(record.namespace));
-            let client =
-                ClientOptions { kubeconfig: Some(record.kubeconfig), context: None, namespace };
+            let client = ClientOptions {
+                kubeconfig: Some(record.kubeconfig),
+                context: None,
+                namespace,
+            };
             Ok(karez_kubernetes::client(&client).await?)
         }
         None => Ok(karez_kubernetes::client(&ClientOptions {
@@ -83,15 +86,25 @@ fn choose(
         return match matching.as_slice() {
             [site] => Ok(Some((*site).clone())),
             others => {
-                let count = if others.is_empty() { "no".to_owned() } else { format!("more than one ({})", others.len()) };
-                Err(AccessError::NoSuchSite { name: name.clone(), count, running: list(running) })
+                let count = if others.is_empty() {
+                    "no".to_owned()
+                } else {
+                    format!("more than one ({})", others.len())
+                };
+                Err(AccessError::NoSuchSite {
+                    name: name.clone(),
+                    count,
+                    running: list(running),
+                })
             }
         };
     }
     match running {
         _ if kubeconfig_set => Ok(None),
         [site] => Ok(Some(site.clone())),
-        _ => Err(AccessError::Unclear { running: list(running) }),
+        _ => Err(AccessError::Unclear {
+            running: list(running),
+        }),
     }
 }
 
@@ -99,8 +112,10 @@ fn list(running: &[SiteRecord]) -> String {
     if running.is_empty() {
         return "no local site runs (start one with `karez site run DIR`)".to_owned();
     }
-    let sites: Vec<String> =
-        running.iter().map(|site| format!("{} (state {})", site.name, site.state.display())).collect();
+    let sites: Vec<String> = running
+        .iter()
+        .map(|site| format!("{} (state {})", site.name, site.state.display()))
+        .collect();
     format!("these run: {}", sites.join(", "))
 }
 
@@ -127,19 +142,35 @@ mod tests {
     #[test]
     fn lists_what_there_is_when_unclear() {
         let options = AccessOptions::default();
-        let error = choose(&options, &[site("a"), site("b")], false).unwrap_err().to_string();
+        let error = choose(&options, &[site("a"), site("b")], false)
+            .unwrap_err()
+            .to_string();
         assert_eq!(
             error,
             "which site? these run: a (state /s/a), b (state /s/b); name one with --site NAME, or a cluster with --kubeconfig FILE"
         );
-        let named = AccessOptions { site: Some("c".into()), ..AccessOptions::default() };
-        assert!(choose(&named, &[site("a")], false).unwrap_err().to_string().contains("no local site called \"c\""));
+        let named = AccessOptions {
+            site: Some("c".into()),
+            ..AccessOptions::default()
+        };
+        assert!(
+            choose(&named, &[site("a")], false)
+                .unwrap_err()
+                .to_string()
+                .contains("no local site called \"c\"")
+        );
     }
 
     #[test]
     fn kubectl_flags_win() {
-        let options = AccessOptions { context: Some("x".into()), ..AccessOptions::default() };
+        let options = AccessOptions {
+            context: Some("x".into()),
+            ..AccessOptions::default()
+        };
         assert_eq!(choose(&options, &[site("a")], false).unwrap(), None);
-        assert_eq!(choose(&AccessOptions::default(), &[site("a")], true).unwrap(), None);
+        assert_eq!(
+            choose(&AccessOptions::default(), &[site("a")], true).unwrap(),
+            None
+        );
     }
 }

@@ -16,26 +16,40 @@ const WORKLOADS: [&str; 5] = ["Deployment", "StatefulSet", "DaemonSet", "Replica
 
 /// All diagnoses of a site's manifests.
 pub fn diagnose(manifests: &[Manifest]) -> Vec<Diagnosis> {
-    let workloads = manifests.iter().filter(|manifest| WORKLOADS.contains(&manifest.kind()));
-    workloads.filter_map(|workload| agent_port(workload, manifests)).collect()
+    let workloads = manifests
+        .iter()
+        .filter(|manifest| WORKLOADS.contains(&manifest.kind()));
+    workloads
+        .filter_map(|workload| agent_port(workload, manifests))
+        .collect()
 }
 
 /// A container told to send to UDP 6831 of its own Pod: only an injected sidecar listens there.
 fn agent_port(workload: &Manifest, all: &[Manifest]) -> Option<Diagnosis> {
     let template = workload.node.at_path(&["spec", "template"])?;
     let containers = template.at_path(&["spec", "containers"])?.items();
-    let (place, key) = containers.iter().enumerate().find_map(|(index, container)| sends(container, index))?;
-    let annotation = template.at_path(&["metadata", "annotations", SIDECAR_INJECT]).and_then(Node::as_str);
+    let (place, key) = containers
+        .iter()
+        .enumerate()
+        .find_map(|(index, container)| sends(container, index))?;
+    let annotation = template
+        .at_path(&["metadata", "annotations", SIDECAR_INJECT])
+        .and_then(Node::as_str);
     let sidecars: Vec<&Manifest> = all.iter().filter(|manifest| is_sidecar(manifest)).collect();
     let name = format!("{} {}", workload.kind(), workload.name());
     let diagnosis = match (wanted(annotation), sidecars.as_slice()) {
         (false, _) => {
-            let message = format!("{name} sends spans to UDP {AGENT_PORT} of its own Pod, where nothing listens");
-            let mend = format!("annotate the Pod template with {SIDECAR_INJECT}: \"true\", or send to a collector's Service");
+            let message =
+                format!("{name} sends spans to UDP {AGENT_PORT} of its own Pod, where nothing listens");
+            let mend = format!(
+                "annotate the Pod template with {SIDECAR_INJECT}: \"true\", or send to a collector's Service"
+            );
             Diagnosis::error(place, key, message, mend)
         }
         (true, []) => {
-            let message = format!("{name} sends spans to UDP {AGENT_PORT} of its own Pod and asks for a sidecar, but no OpenTelemetryCollector in mode sidecar with the receiver jaeger, protocol thrift_compact, is among the manifests");
+            let message = format!(
+                "{name} sends spans to UDP {AGENT_PORT} of its own Pod and asks for a sidecar, but no OpenTelemetryCollector in mode sidecar with the receiver jaeger, protocol thrift_compact, is among the manifests"
+            );
             Diagnosis::warning(place, key, message, "add one, or send to a collector's Service")
         }
         (true, [sidecar, ..]) => {
@@ -44,7 +58,9 @@ fn agent_port(workload: &Manifest, all: &[Manifest]) -> Option<Diagnosis> {
                 sidecar.name(),
                 sidecar.place()
             );
-            let mend = format!("keep the annotation {SIDECAR_INJECT}; an application started on the host itself reaches the sidecar at 127.0.0.1:{AGENT_PORT}");
+            let mend = format!(
+                "keep the annotation {SIDECAR_INJECT}; an application started on the host itself reaches the sidecar at 127.0.0.1:{AGENT_PORT}"
+            );
             Diagnosis::warning(place, key, message, mend)
         }
     };
@@ -62,12 +78,15 @@ fn sends(container: &Node, index: usize) -> Option<(karez_document::Place, Strin
         let items = container.get(list).map_or(&[][..], Node::items);
         let names_port = |item: &&Node| item.as_str().is_some_and(|text| ends_with_port(text));
         if let Some(item) = items.iter().find(names_port) {
-            return local(items.iter().filter_map(Node::as_str)).then(|| (item.place(), format!("{key}.{list}")));
+            return local(items.iter().filter_map(Node::as_str))
+                .then(|| (item.place(), format!("{key}.{list}")));
         }
     }
     let env = container.get("env").map_or(&[][..], Node::items);
     let value = |entry: &'_ Node| entry.get("value").and_then(Node::as_str).map(str::to_owned);
-    let port = env.iter().find(|entry| value(entry).is_some_and(|text| ends_with_port(&text)))?;
+    let port = env
+        .iter()
+        .find(|entry| value(entry).is_some_and(|text| ends_with_port(&text)))?;
     let values: Vec<String> = env.iter().filter_map(value).collect();
     local(values.iter().map(String::as_str)).then(|| (port.place(), format!("{key}.env")))
 }
@@ -80,15 +99,21 @@ fn ends_with_port(text: &str) -> bool {
 /// Whether the host among these is the Pod itself; without any host the usual one is localhost.
 fn local<'a>(texts: impl Iterator<Item = &'a str>) -> bool {
     let texts: Vec<&str> = texts.collect();
-    let names_local = texts.iter().any(|text| text.contains("localhost") || text.contains("127.0.0.1"));
-    let names_host = texts.iter().any(|text| text.to_ascii_lowercase().contains("host"));
+    let names_local = texts
+        .iter()
+        .any(|text| text.contains("localhost") || text.contains("127.0.0.1"));
+    let names_host = texts
+        .iter()
+        .any(|text| text.to_ascii_lowercase().contains("host"));
     names_local || !names_host
 }
 
 fn is_sidecar(manifest: &Manifest) -> bool {
     manifest.kind() == "OpenTelemetryCollector"
         && manifest.object["spec"]["mode"] == "sidecar"
-        && manifest.object["spec"]["config"].to_string().contains("thrift_compact")
+        && manifest.object["spec"]["config"]
+            .to_string()
+            .contains("thrift_compact")
 }
 
 #[cfg(test)]
@@ -100,16 +125,25 @@ mod tests {
     const SIDECAR: &str = "apiVersion: opentelemetry.io/v1alpha1\nkind: OpenTelemetryCollector\nmetadata: {name: side}\nspec:\n  mode: sidecar\n  config: |\n    receivers: {jaeger: {protocols: {thrift_compact: }}}\n";
 
     fn diagnoses(texts: &[&str]) -> Vec<String> {
-        let manifests: Vec<Manifest> =
-            texts.iter().enumerate().flat_map(|(i, text)| parse(&format!("{i}.yaml"), text).unwrap()).collect();
+        let manifests: Vec<Manifest> = texts
+            .iter()
+            .enumerate()
+            .flat_map(|(i, text)| parse(&format!("{i}.yaml"), text).unwrap())
+            .collect();
         diagnose(&manifests).iter().map(ToString::to_string).collect()
     }
 
     #[test]
     fn says_that_only_the_sidecar_makes_it_work() {
         let found = diagnoses(&[APP, SIDECAR]);
-        assert!(found[0].starts_with("0.yaml:11: warning: spec.template.spec.containers[0].args: "), "{found:?}");
-        assert!(found[0].contains("only works with the injected sidecar side (1.yaml:1)"), "{found:?}");
+        assert!(
+            found[0].starts_with("0.yaml:11: warning: spec.template.spec.containers[0].args: "),
+            "{found:?}"
+        );
+        assert!(
+            found[0].contains("only works with the injected sidecar side (1.yaml:1)"),
+            "{found:?}"
+        );
     }
 
     #[test]

@@ -75,7 +75,9 @@ pub fn find(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
 fn walk(directory: &Path, depth: usize, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
     for entry in std::fs::read_dir(directory)? {
         let path = entry?.path();
-        let Ok(metadata) = std::fs::metadata(&path) else { continue };
+        let Ok(metadata) = std::fs::metadata(&path) else {
+            continue;
+        };
         if metadata.is_dir() {
             if depth < MAX_DEPTH && found.len() < MAX_FILES {
                 // A folder below that cannot be read hides its files, not the rest.
@@ -89,7 +91,8 @@ fn walk(directory: &Path, depth: usize, found: &mut Vec<PathBuf>) -> std::io::Re
 }
 
 fn is_manifest(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
+    path.extension()
+        .is_some_and(|extension| extension == "yaml" || extension == "yml")
 }
 
 /// Reads a file's objects.
@@ -101,7 +104,10 @@ pub fn read(path: &Path) -> Result<Vec<Manifest>, Vec<Diagnosis>> {
     let failed = |message: String, mend: &str| vec![Diagnosis::error(Place::file(&file), "", message, mend)];
     let metadata = std::fs::metadata(path).map_err(|error| failed(error.to_string(), "make it readable"))?;
     if metadata.len() > MAX_FILE {
-        let message = format!("the file has {} bytes, more than the {MAX_FILE} that are read", metadata.len());
+        let message = format!(
+            "the file has {} bytes, more than the {MAX_FILE} that are read",
+            metadata.len()
+        );
         return Err(failed(message, "split it"));
     }
     let bytes = std::fs::read(path).map_err(|error| failed(error.to_string(), "make it readable"))?;
@@ -121,11 +127,18 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Manifest>, Vec<Diagnosis>> {
     for node in nodes.iter().filter(|node| !node.is_null()) {
         collect(file, node, &mut manifests, &mut problems);
     }
-    if problems.is_empty() { Ok(manifests) } else { Err(problems) }
+    if problems.is_empty() {
+        Ok(manifests)
+    } else {
+        Err(problems)
+    }
 }
 
 fn collect(file: &str, node: &Node, manifests: &mut Vec<Manifest>, problems: &mut Vec<Diagnosis>) {
-    let is_list = node.get("kind").and_then(Node::as_str).is_some_and(|kind| kind.ends_with("List"));
+    let is_list = node
+        .get("kind")
+        .and_then(Node::as_str)
+        .is_some_and(|kind| kind.ends_with("List"));
     if let (true, Some(items)) = (is_list, node.get("items")) {
         for item in items.items() {
             collect(file, item, manifests, problems);
@@ -137,7 +150,10 @@ fn collect(file: &str, node: &Node, manifests: &mut Vec<Manifest>, problems: &mu
         None => manifests.push(Manifest {
             file: file.to_owned(),
             line: node.line().max(1),
-            config_line: node.at_path(&["spec", "config"]).map(Node::text_line).filter(|line| *line > 0),
+            config_line: node
+                .at_path(&["spec", "config"])
+                .map(Node::text_line)
+                .filter(|line| *line > 0),
             object: node.to_json(),
             node: node.clone(),
         }),
@@ -147,8 +163,16 @@ fn collect(file: &str, node: &Node, manifests: &mut Vec<Manifest>, problems: &mu
 /// What keeps a document from being an object.
 fn check(node: &Node) -> Option<Diagnosis> {
     if node.entries().is_empty() {
-        let message = format!("a manifest is a mapping with apiVersion, kind and metadata, this is {}", node.describe());
-        return Some(Diagnosis::error(node.place(), "", message, "see the examples in deploy/examples"));
+        let message = format!(
+            "a manifest is a mapping with apiVersion, kind and metadata, this is {}",
+            node.describe()
+        );
+        return Some(Diagnosis::error(
+            node.place(),
+            "",
+            message,
+            "see the examples in deploy/examples",
+        ));
     }
     let required: [(&[&str], &str); 3] = [
         (&["apiVersion"], "add apiVersion, such as `apiVersion: v1`"),
@@ -160,10 +184,20 @@ fn check(node: &Node) -> Option<Diagnosis> {
         let generated = path.len() == 2 && node.at_path(&["metadata", "generateName"]).is_some();
         if generated {
             let message = "a manifest that is followed needs a name of its own, not generateName";
-            return Some(Diagnosis::error(node.place(), "metadata.generateName", message, mend));
+            return Some(Diagnosis::error(
+                node.place(),
+                "metadata.generateName",
+                message,
+                mend,
+            ));
         }
         if value.and_then(Node::as_str).is_none_or(str::is_empty) {
-            return Some(Diagnosis::error(node.place(), path.join("."), "missing or empty", mend));
+            return Some(Diagnosis::error(
+                node.place(),
+                path.join("."),
+                "missing or empty",
+                mend,
+            ));
         }
     }
     None
@@ -184,22 +218,34 @@ mod tests {
     fn remembers_lines() {
         let text = "# head\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n---\napiVersion: opentelemetry.io/v1alpha1\nkind: OpenTelemetryCollector\nmetadata:\n  name: b\nspec:\n  config: |\n    receivers:\n";
         let manifests = parse("a.yaml", text).unwrap();
-        let lines: Vec<_> = manifests.iter().map(|m| (m.name(), m.line, m.config_line)).collect();
+        let lines: Vec<_> = manifests
+            .iter()
+            .map(|m| (m.name(), m.line, m.config_line))
+            .collect();
         assert_eq!(lines, [("a", 2, None), ("b", 6, Some(12))]);
     }
 
     #[test]
     fn opens_lists() {
         let text = "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Secret, metadata: {name: x}}\n- {apiVersion: v1, kind: Secret, metadata: {name: y}}\n";
-        let names: Vec<String> =
-            parse("a", text).unwrap().iter().map(|manifest| manifest.name().to_owned()).collect();
+        let names: Vec<String> = parse("a", text)
+            .unwrap()
+            .iter()
+            .map(|manifest| manifest.name().to_owned())
+            .collect();
         assert_eq!(names, ["x", "y"]);
     }
 
     #[test]
     fn names_file_line_key_and_mend() {
-        let problem = parse("a.yaml", "\napiVersion: v1\nmetadata: {name: a}\n").unwrap_err().remove(0).to_string();
-        assert_eq!(problem, "a.yaml:2: error: kind: missing or empty; add kind, such as `kind: ConfigMap`");
+        let problem = parse("a.yaml", "\napiVersion: v1\nmetadata: {name: a}\n")
+            .unwrap_err()
+            .remove(0)
+            .to_string();
+        assert_eq!(
+            problem,
+            "a.yaml:2: error: kind: missing or empty; add kind, such as `kind: ConfigMap`"
+        );
         let problem = parse("b.yaml", "a: [\n").unwrap_err().remove(0).to_string();
         assert!(problem.starts_with("b.yaml:"), "{problem}");
     }
@@ -215,7 +261,11 @@ mod tests {
         std::os::unix::fs::symlink(elsewhere.path(), folder.path().join("linked")).unwrap();
         std::os::unix::fs::symlink(folder.path(), folder.path().join("z-circle")).unwrap();
         let found = find(folder.path()).unwrap();
-        let first: Vec<_> = found.iter().take(3).map(|path| path.file_name().unwrap()).collect();
+        let first: Vec<_> = found
+            .iter()
+            .take(3)
+            .map(|path| path.file_name().unwrap())
+            .collect();
         assert_eq!(first, ["a.yaml", "b.yml", "c.yaml"]);
     }
 }

@@ -46,7 +46,9 @@ pub enum StateError {
         source: io::Error,
     },
     /// Another process runs this site.
-    #[error("the state folder {path} is in use by {holder}; stop that site, or name another folder with --state")]
+    #[error(
+        "the state folder {path} is in use by {holder}; stop that site, or name another folder with --state"
+    )]
     InUse {
         /// The folder.
         path: PathBuf,
@@ -60,7 +62,11 @@ pub enum StateError {
 /// # Errors
 /// When neither is known.
 pub fn state_home() -> Result<PathBuf, StateError> {
-    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let absolute = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
     let home = absolute("XDG_STATE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/state")));
     home.map(|home| home.join("karez")).ok_or(StateError::NoHome)
 }
@@ -77,19 +83,34 @@ impl StateLock {
     /// # Errors
     /// When it cannot be made, or another process holds it.
     pub fn take(state: &Path) -> Result<StateLock, StateError> {
-        let failed = |source| StateError::Io { path: state.to_owned(), source };
+        let failed = |source| StateError::Io {
+            path: state.to_owned(),
+            source,
+        };
         make_private(state).map_err(failed)?;
         let path = state.join(LOCK);
         let mut options = OpenOptions::new();
-        let mut file =
-            options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;
+        let mut file = options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let holder = std::fs::read_to_string(&path).unwrap_or_default();
-                let holder =
-                    if holder.trim().is_empty() { "another process".into() } else { holder.trim().to_owned() };
-                return Err(StateError::InUse { path: state.to_owned(), holder });
+                let holder = if holder.trim().is_empty() {
+                    "another process".into()
+                } else {
+                    holder.trim().to_owned()
+                };
+                return Err(StateError::InUse {
+                    path: state.to_owned(),
+                    holder,
+                });
             }
             Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
@@ -102,7 +123,10 @@ impl StateLock {
 fn make_private(folder: &Path) -> io::Result<()> {
     use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
     let existed = folder.is_dir();
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)?;
     if !existed {
         std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))?;
     }
@@ -111,7 +135,9 @@ fn make_private(folder: &Path) -> io::Result<()> {
 
 /// Whether some process holds this state folder.
 fn is_held(state: &Path) -> bool {
-    let Ok(file) = File::open(state.join(LOCK)) else { return false };
+    let Ok(file) = File::open(state.join(LOCK)) else {
+        return false;
+    };
     matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
 }
 
@@ -152,13 +178,23 @@ impl Drop for Announced {
 }
 
 fn file_name(name: &str) -> String {
-    name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect()
+    name.chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '-' {
+                c
+            } else {
+                '_'
+            }
+        })
+        .collect()
 }
 
 /// The local sites that run, sorted by name; records of dead ones are removed.
 pub fn running() -> Vec<SiteRecord> {
     let Ok(home) = state_home() else { return Vec::new() };
-    let Ok(entries) = std::fs::read_dir(home.join(".running")) else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir(home.join(".running")) else {
+        return Vec::new();
+    };
     let paths = entries.flatten().map(|entry| entry.path());
     let records = paths.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
     let mut alive: Vec<SiteRecord> = records.filter_map(|path| read_record(&path)).collect();
@@ -186,7 +222,10 @@ mod tests {
         let lock = StateLock::take(&state).unwrap();
         assert!(is_held(&state));
         let error = StateLock::take(&state).unwrap_err().to_string();
-        assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
+        assert!(
+            error.contains(&format!("process {}", std::process::id())),
+            "{error}"
+        );
         drop(lock);
         assert!(!is_held(&state));
         StateLock::take(&state).unwrap();

@@ -45,7 +45,11 @@ mod tests {
 
     #[test]
     fn prints_the_lines_of_1_0() {
-        let mut link = LinkStatus { name: "link1".into(), active: true, ..LinkStatus::default() };
+        let mut link = LinkStatus {
+            name: "link1".into(),
+            active: true,
+            ..LinkStatus::default()
+        };
         assert_eq!(render(std::slice::from_ref(&link)), "Link link1 is active\n");
         link.active = false;
         assert_eq!(render(std::slice::from_ref(&link)), "Link link1 not active\n");

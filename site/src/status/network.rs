@@ -77,12 +77,18 @@ pub struct NetworkTarget {
 impl NetworkStatus {
     /// The tree as text, as Skupper 1.0.1 prints it. `colour` marks links that are down in red.
     pub fn tree(&self, colour: bool) -> String {
-        Tree::new("Sites:").children(self.sites.iter().map(|site| self.site(site, colour))).render()
+        Tree::new("Sites:")
+            .children(self.sites.iter().map(|site| self.site(site, colour)))
+            .render()
     }
 
     fn site(&self, site: &SiteStatus, colour: bool) -> Tree {
         let place = if site.local { "local" } else { "remote" };
-        let links: Vec<String> = site.links.iter().map(|link| link.render(site.local, colour)).collect();
+        let links: Vec<String> = site
+            .links
+            .iter()
+            .map(|link| link.render(site.local, colour))
+            .collect();
         let tree = Tree::new(format!("[{place}] {} - {} ", short(&site.id), site.name))
             .detail("URL", &site.url)
             .detail("mode", if site.local { site.mode.as_str() } else { "" })
@@ -121,7 +127,11 @@ impl NetworkService {
             .filter(|target| target.site == site)
             .map(|target| Tree::new(format!("name: {}", target.name)))
             .collect();
-        if targets.is_empty() { tree } else { tree.child(Tree::new("Targets:").children(targets)) }
+        if targets.is_empty() {
+            tree
+        } else {
+            tree.child(Tree::new("Targets:").children(targets))
+        }
     }
 }
 
@@ -208,7 +218,11 @@ mod tests {
     fn marks_a_local_link_that_is_down() {
         let mut network = network();
         network.sites[1].links[0].active = false;
-        assert!(network.tree(false).contains("   sites linked to: d454838-public-site (link not active)\n"));
+        assert!(
+            network
+                .tree(false)
+                .contains("   sites linked to: d454838-public-site (link not active)\n")
+        );
         let coloured = "sites linked to: \u{1b}[1;31md454838-public-site (link not active)\u{1b}[0m\n";
         assert!(network.tree(true).contains(coloured));
     }

@@ -62,31 +62,46 @@ pub struct Reader {
 impl Reader {
     /// Reads the site of a namespace.
     pub fn new(client: Client, namespace: impl Into<String>) -> Reader {
-        Reader { client, namespace: namespace.into() }
+        Reader {
+            client,
+            namespace: namespace.into(),
+        }
     }
 
     fn failed(&self, what: &str) -> impl FnOnce(kube::Error) -> ReadError + use<'_> {
         let what = what.to_owned();
-        move |source| ReadError::Api { what, namespace: self.namespace.clone(), source: Box::new(source) }
+        move |source| ReadError::Api {
+            what,
+            namespace: self.namespace.clone(),
+            source: Box::new(source),
+        }
     }
 
     async fn config_map(&self, name: &str) -> Result<Option<ConfigMap>, ReadError> {
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
-        api.get_opt(name).await.map_err(self.failed(&format!("ConfigMap {name}")))
+        api.get_opt(name)
+            .await
+            .map_err(self.failed(&format!("ConfigMap {name}")))
     }
 
     async fn site(&self) -> Result<ConfigMap, ReadError> {
         let site = self.config_map(names::SITE).await?;
-        site.ok_or_else(|| ReadError::NoSite { namespace: self.namespace.clone() })
+        site.ok_or_else(|| ReadError::NoSite {
+            namespace: self.namespace.clone(),
+        })
     }
 
     async fn document(&self) -> Result<kubernetes::NetworkStatus, ReadError> {
         let map = self.config_map(names::NETWORK_STATUS).await?;
-        let text = map.and_then(|map| map.data).and_then(|mut data| data.remove(names::NETWORK_STATUS_KEY));
+        let text = map
+            .and_then(|map| map.data)
+            .and_then(|mut data| data.remove(names::NETWORK_STATUS_KEY));
         match text {
             None => Ok(kubernetes::NetworkStatus::default()),
-            Some(text) => serde_json::from_str(&text)
-                .map_err(|source| ReadError::Document { namespace: self.namespace.clone(), source }),
+            Some(text) => serde_json::from_str(&text).map_err(|source| ReadError::Document {
+                namespace: self.namespace.clone(),
+                source,
+            }),
         }
     }
 
@@ -108,7 +123,11 @@ impl Reader {
     /// When there is no site or its objects cannot be read.
     pub async fn services(&self) -> Result<Vec<ServiceStatus>, ReadError> {
         self.site().await?;
-        let data = self.config_map(names::SERVICES).await?.and_then(|map| map.data).unwrap_or_default();
+        let data = self
+            .config_map(names::SERVICES)
+            .await?
+            .and_then(|map| map.data)
+            .unwrap_or_default();
         Ok(data.iter().filter_map(|(key, text)| service(key, text)).collect())
     }
 
@@ -124,7 +143,10 @@ impl Reader {
         let tokens = api.list(&params).await.map_err(self.failed("Secrets"))?;
         let document = self.document().await?;
         let edge = mode(&site) == "edge";
-        let foreign = tokens.items.iter().filter(|token| annotation(token, labels::GENERATED_BY) != id);
+        let foreign = tokens
+            .items
+            .iter()
+            .filter(|token| annotation(token, labels::GENERATED_BY) != id);
         Ok(foreign.map(|token| link(token, edge, &document)).collect())
     }
 
@@ -136,7 +158,10 @@ impl Reader {
         let site = self.site().await?;
         let network = self.network().await?;
         let services: Api<Service> = Api::namespaced(self.client.clone(), &self.namespace);
-        let services = services.list(&ListParams::default()).await.map_err(self.failed("Services"))?;
+        let services = services
+            .list(&ListParams::default())
+            .await
+            .map_err(self.failed("Services"))?;
         let ready = self.router_ready().await?;
         let others = network.sites.iter().filter(|site| !site.local).count();
         let direct = directly_linked(&network);
@@ -155,16 +180,34 @@ impl Reader {
     async fn router_ready(&self) -> Result<bool, ReadError> {
         use k8s_openapi::api::apps::v1::Deployment;
         let api: Api<Deployment> = Api::namespaced(self.client.clone(), &self.namespace);
-        let router = api.get_opt(names::ROUTER).await.map_err(self.failed("Deployment skupper-router"))?;
-        Ok(router.and_then(|router| router.status).and_then(|status| status.ready_replicas).unwrap_or(0) > 0)
+        let router = api
+            .get_opt(names::ROUTER)
+            .await
+            .map_err(self.failed("Deployment skupper-router"))?;
+        Ok(router
+            .and_then(|router| router.status)
+            .and_then(|status| status.ready_replicas)
+            .unwrap_or(0)
+            > 0)
     }
 }
 
 fn directly_linked(network: &NetworkStatus) -> usize {
-    let local: BTreeSet<&str> =
-        network.sites.iter().filter(|site| site.local).map(|site| site.id.as_str()).collect();
-    let out = network.sites.iter().filter(|site| site.local).flat_map(|site| &site.links);
-    let mut direct: BTreeSet<&str> = out.filter(|link| link.active).map(|link| link.id.as_str()).collect();
+    let local: BTreeSet<&str> = network
+        .sites
+        .iter()
+        .filter(|site| site.local)
+        .map(|site| site.id.as_str())
+        .collect();
+    let out = network
+        .sites
+        .iter()
+        .filter(|site| site.local)
+        .flat_map(|site| &site.links);
+    let mut direct: BTreeSet<&str> = out
+        .filter(|link| link.active)
+        .map(|link| link.id.as_str())
+        .collect();
     for site in network.sites.iter().filter(|site| !site.local) {
         if site.links.iter().any(|link| local.contains(link.id.as_str())) {
             direct.insert(&site.id);
@@ -175,11 +218,17 @@ fn directly_linked(network: &NetworkStatus) -> usize {
 
 fn annotation<'a>(secret: &'a Secret, key: &str) -> &'a str {
     let annotations = secret.metadata.annotations.as_ref();
-    annotations.and_then(|annotations| annotations.get(key)).map_or("", String::as_str)
+    annotations
+        .and_then(|annotations| annotations.get(key))
+        .map_or("", String::as_str)
 }
 
 fn data<'a>(site: &'a ConfigMap, key: &str) -> Option<&'a str> {
-    site.data.as_ref()?.get(key).map(String::as_str).filter(|value| !value.is_empty())
+    site.data
+        .as_ref()?
+        .get(key)
+        .map(String::as_str)
+        .filter(|value| !value.is_empty())
 }
 
 fn mode(site: &ConfigMap) -> &'static str {
@@ -221,7 +270,11 @@ fn link(token: &Secret, edge: bool, document: &kubernetes::NetworkStatus) -> Lin
     let peer = record.map(|link| link.peer_site.as_str()).unwrap_or_default();
     LinkStatus {
         peer: format!("{}:{}", annotation(token, host), annotation(token, port)),
-        site: site_names(document).get(peer).copied().unwrap_or_default().to_owned(),
+        site: site_names(document)
+            .get(peer)
+            .copied()
+            .unwrap_or_default()
+            .to_owned(),
         cost: annotation(token, labels::COST).parse().unwrap_or(1),
         active: record.is_some_and(|link| link.state == "active"),
         description: record.map(|link| link.error.clone()).unwrap_or_default(),
@@ -231,12 +284,17 @@ fn link(token: &Secret, edge: bool, document: &kubernetes::NetworkStatus) -> Lin
 
 fn local_links(document: &kubernetes::NetworkStatus) -> impl Iterator<Item = &kubernetes::LinkRecord> {
     let local = document.site_status.first();
-    local.into_iter().flat_map(|site| &site.router_status).flat_map(|router| &router.links)
+    local
+        .into_iter()
+        .flat_map(|site| &site.router_status)
+        .flat_map(|router| &router.links)
 }
 
 fn site_names(document: &kubernetes::NetworkStatus) -> BTreeMap<&str, &str> {
     let sites = document.site_status.iter().map(|status| &status.site);
-    sites.map(|site| (site.identity.as_str(), site.name.as_str())).collect()
+    sites
+        .map(|site| (site.identity.as_str(), site.name.as_str()))
+        .collect()
 }
 
 /// Puts the network together: sites from the document (the local one from its ConfigMap where the document is
@@ -247,13 +305,19 @@ fn network(
     document: &kubernetes::NetworkStatus,
     services: &[ServiceStatus],
 ) -> NetworkStatus {
-    let mut sites: Vec<SiteStatus> =
-        document.site_status.iter().map(|status| known_site(id, status, document)).collect();
+    let mut sites: Vec<SiteStatus> = document
+        .site_status
+        .iter()
+        .map(|status| known_site(id, status, document))
+        .collect();
     if !sites.iter().any(|site| site.local) {
         sites.insert(0, local_site(id, site));
     }
     sites.sort_by(|a, b| (&a.id, &a.name).cmp(&(&b.id, &b.name)));
-    NetworkStatus { sites, services: addresses(id, document, services) }
+    NetworkStatus {
+        sites,
+        services: addresses(id, document, services),
+    }
 }
 
 fn local_site(id: &str, site: &ConfigMap) -> SiteStatus {
@@ -269,11 +333,7 @@ fn local_site(id: &str, site: &ConfigMap) -> SiteStatus {
     }
 }
 
-fn known_site(
-    id: &str,
-    status: &kubernetes::SiteStatus,
-    document: &kubernetes::NetworkStatus,
-) -> SiteStatus {
+fn known_site(id: &str, status: &kubernetes::SiteStatus, document: &kubernetes::NetworkStatus) -> SiteStatus {
     let site = &status.site;
     let local = site.identity == id;
     SiteStatus {
@@ -283,7 +343,11 @@ fn known_site(
         version: site.site_version.clone(),
         url: url_host(&site.url),
         mode: site.mode.clone(),
-        links: if local { own_links(document) } else { foreign_links(site, document) },
+        links: if local {
+            own_links(document)
+        } else {
+            foreign_links(site, document)
+        },
         local,
     }
 }
@@ -300,7 +364,11 @@ fn own_links(document: &kubernetes::NetworkStatus) -> Vec<LinkedSite> {
     known
         .map(|link| LinkedSite {
             id: link.peer_site.clone(),
-            name: names.get(link.peer_site.as_str()).copied().unwrap_or(link.name.as_str()).to_owned(),
+            name: names
+                .get(link.peer_site.as_str())
+                .copied()
+                .unwrap_or(link.name.as_str())
+                .to_owned(),
             active: link.state == "active",
         })
         .collect()
@@ -309,11 +377,18 @@ fn own_links(document: &kubernetes::NetworkStatus) -> Vec<LinkedSite> {
 /// A remote site names its links in either direction; Skupper prints those that a site made. An edge always makes
 /// its links itself, and of the local site's links we know who made them.
 fn foreign_links(site: &kubernetes::SiteRecord, document: &kubernetes::NetworkStatus) -> Vec<LinkedSite> {
-    let local = document.site_status.first().map(|status| status.site.identity.as_str()).unwrap_or_default();
+    let local = document
+        .site_status
+        .first()
+        .map(|status| status.site.identity.as_str())
+        .unwrap_or_default();
     let made_here =
         local_links(document).any(|link| link.direction == "outgoing" && link.peer_site == site.identity);
-    let by_id: BTreeMap<&str, &kubernetes::SiteRecord> =
-        document.site_status.iter().map(|status| (status.site.identity.as_str(), &status.site)).collect();
+    let by_id: BTreeMap<&str, &kubernetes::SiteRecord> = document
+        .site_status
+        .iter()
+        .map(|status| (status.site.identity.as_str(), &status.site))
+        .collect();
     let made_there = |peer: &str| match by_id.get(peer) {
         _ if peer == local => !made_here,
         Some(peer) => peer.mode != "edge",
@@ -323,7 +398,10 @@ fn foreign_links(site: &kubernetes::SiteRecord, document: &kubernetes::NetworkSt
     peers
         .map(|peer| LinkedSite {
             id: peer.clone(),
-            name: by_id.get(peer.as_str()).map(|site| site.name.clone()).unwrap_or_default(),
+            name: by_id
+                .get(peer.as_str())
+                .map(|site| site.name.clone())
+                .unwrap_or_default(),
             active: true,
         })
         .collect()
@@ -336,27 +414,39 @@ fn addresses(
 ) -> Vec<NetworkService> {
     let mut all: BTreeMap<String, NetworkService> = BTreeMap::new();
     for service in services {
-        all.insert(service.address.clone(), NetworkService {
-            address: service.address.clone(),
-            protocol: service.protocol.clone(),
-            ports: service.ports.clone(),
-            targets: Vec::new(),
-        });
-    }
-    for status in &document.site_status {
-        for service in &status.site.services {
-            let entry = all.entry(service.address.clone()).or_insert_with(|| NetworkService {
+        all.insert(
+            service.address.clone(),
+            NetworkService {
                 address: service.address.clone(),
                 protocol: service.protocol.clone(),
                 ports: service.ports.clone(),
                 targets: Vec::new(),
-            });
+            },
+        );
+    }
+    for status in &document.site_status {
+        for service in &status.site.services {
+            let entry = all
+                .entry(service.address.clone())
+                .or_insert_with(|| NetworkService {
+                    address: service.address.clone(),
+                    protocol: service.protocol.clone(),
+                    ports: service.ports.clone(),
+                    targets: Vec::new(),
+                });
             let ports = entry.ports.len().max(1);
-            add_targets(entry, &status.site.identity, service.targets.iter().map(String::as_str), ports);
+            add_targets(
+                entry,
+                &status.site.identity,
+                service.targets.iter().map(String::as_str),
+                ports,
+            );
         }
     }
     for service in services {
-        let Some(entry) = all.get_mut(&service.address) else { continue };
+        let Some(entry) = all.get_mut(&service.address) else {
+            continue;
+        };
         if entry.targets.iter().all(|target| target.site != id) {
             let targets = service.targets.iter().map(|target| target.name.as_str());
             add_targets(entry, id, targets, service.ports.len().max(1));
@@ -374,7 +464,10 @@ fn add_targets<'a>(
 ) {
     let unique: BTreeSet<&str> = targets.collect();
     for name in unique {
-        let target = NetworkTarget { site: site.to_owned(), name: name.to_owned() };
+        let target = NetworkTarget {
+            site: site.to_owned(),
+            name: name.to_owned(),
+        };
         entry.targets.extend(std::iter::repeat_n(target, ports));
     }
 }
@@ -452,24 +545,37 @@ mod tests {
         service_of(&mut public);
         let mut edge = site("e", "edge-site", "edge", &["p"]);
         edge.router_status = vec![router("outgoing", "p")];
-        let document =
-            kubernetes::NetworkStatus { addresses: vec![], site_status: vec![edge.clone(), public.clone()] };
+        let document = kubernetes::NetworkStatus {
+            addresses: vec![],
+            site_status: vec![edge.clone(), public.clone()],
+        };
         let seen = network("e", &ConfigMap::default(), &document, &[]);
         let links: Vec<usize> = seen.sites.iter().map(|site| site.links.len()).collect();
         assert_eq!((links, seen.services[0].targets.len()), (vec![1, 0], 2));
 
         edge.router_status.clear();
         public.router_status = vec![router("incoming", "e")];
-        let document = kubernetes::NetworkStatus { addresses: vec![], site_status: vec![public, edge] };
+        let document = kubernetes::NetworkStatus {
+            addresses: vec![],
+            site_status: vec![public, edge],
+        };
         let seen = network("p", &ConfigMap::default(), &document, &[]);
-        let links: Vec<(String, usize)> =
-            seen.sites.iter().map(|site| (site.id.clone(), site.links.len())).collect();
+        let links: Vec<(String, usize)> = seen
+            .sites
+            .iter()
+            .map(|site| (site.id.clone(), site.links.len()))
+            .collect();
         assert_eq!(links, [("e".to_owned(), 1), ("p".to_owned(), 0)]);
     }
 
     #[test]
     fn a_site_alone_is_known_from_its_config_map() {
-        let seen = network("x", &ConfigMap::default(), &kubernetes::NetworkStatus::default(), &[]);
+        let seen = network(
+            "x",
+            &ConfigMap::default(),
+            &kubernetes::NetworkStatus::default(),
+            &[],
+        );
         assert!(seen.sites[0].local && seen.sites[0].id == "x");
     }
 }

@@ -41,20 +41,30 @@ pub fn render(services: &[ServiceStatus], show_labels: bool) -> String {
         return "No services defined\n".to_owned();
     }
     let children = services.iter().map(|service| service.tree(show_labels));
-    Tree::new("Services exposed through Skupper:").children(children).render()
+    Tree::new("Services exposed through Skupper:")
+        .children(children)
+        .render()
 }
 
 impl ServiceStatus {
     fn tree(&self, show_labels: bool) -> Tree {
         let ports: Vec<String> = self.ports.iter().map(u16::to_string).collect();
         let word = if ports.len() == 1 { "port" } else { "ports" };
-        let mut tree = Tree::new(format!("{} ({} {word} {})", self.address, self.protocol, ports.join(" ")));
+        let mut tree = Tree::new(format!(
+            "{} ({} {word} {})",
+            self.address,
+            self.protocol,
+            ports.join(" ")
+        ));
         if !self.targets.is_empty() {
             let targets = self.targets.iter().map(|target| Tree::new(target.line()));
             tree = tree.child(Tree::new("Targets:").children(targets));
         }
         if show_labels && !self.labels.is_empty() {
-            let labels = self.labels.iter().map(|(key, value)| Tree::new(format!("{key}={value}")));
+            let labels = self
+                .labels
+                .iter()
+                .map(|(key, value)| Tree::new(format!("{key}={value}")));
             tree = tree.child(Tree::new("Labels:").children(labels));
         }
         tree
@@ -63,8 +73,16 @@ impl ServiceStatus {
 
 impl ServiceTarget {
     fn line(&self) -> String {
-        let by = if self.selector.is_empty() { &self.service } else { &self.selector };
-        if by.is_empty() { format!("name={}", self.name) } else { format!("{by} name={}", self.name) }
+        let by = if self.selector.is_empty() {
+            &self.service
+        } else {
+            &self.selector
+        };
+        if by.is_empty() {
+            format!("name={}", self.name)
+        } else {
+            format!("{by} name={}", self.name)
+        }
     }
 }
 
@@ -79,7 +97,11 @@ mod tests {
                 address: "a".into(),
                 protocol: "tcp".into(),
                 ports: vec![8080],
-                targets: vec![ServiceTarget { name: "a".into(), selector: "app=a".into(), ..Default::default() }],
+                targets: vec![ServiceTarget {
+                    name: "a".into(),
+                    selector: "app=a".into(),
+                    ..Default::default()
+                }],
                 ..ServiceStatus::default()
             },
             ServiceStatus {

@@ -46,7 +46,11 @@ impl SiteSummary {
             text.push_str(&format!(" with site name \"{}\"", self.name));
         }
         text.push_str(&format!(" in {} mode.", self.mode));
-        text.push_str(&if self.ready { self.connected() } else { " Status pending...".to_owned() });
+        text.push_str(&if self.ready {
+            self.connected()
+        } else {
+            " Status pending...".to_owned()
+        });
         text.push_str(&match self.services {
             0 => " It has no exposed services.\n".to_owned(),
             1 => " It has 1 exposed service.\n".to_owned(),
@@ -56,7 +60,10 @@ impl SiteSummary {
             text.push_str("Ports that nothing serves yet:\n");
         }
         for port in &self.unserved {
-            text.push_str(&format!("  {}:{} ({}): {}\n", port.service, port.port, port.name, port.reason));
+            text.push_str(&format!(
+                "  {}:{} ({}): {}\n",
+                port.service, port.port, port.name, port.reason
+            ));
         }
         text
     }
@@ -101,7 +108,12 @@ mod tests {
 
     #[test]
     fn waits_for_the_router() {
-        let site = SiteSummary { ready: false, name: "west".into(), services: 0, ..summary() };
+        let site = SiteSummary {
+            ready: false,
+            name: "west".into(),
+            services: 0,
+            ..summary()
+        };
         assert_eq!(
             site.render(),
             "Skupper is enabled for namespace \"west\" in interior mode. Status pending... It has no exposed services.\n"
@@ -110,9 +122,19 @@ mod tests {
 
     #[test]
     fn lists_ports_that_nothing_serves() {
-        let port =
-            UnservedPort { service: "skupper".into(), port: 8080, name: "metrics".into(), reason: "x".into() };
-        let site = SiteSummary { unserved: vec![port], ..summary() };
-        assert!(site.render().ends_with("Ports that nothing serves yet:\n  skupper:8080 (metrics): x\n"));
+        let port = UnservedPort {
+            service: "skupper".into(),
+            port: 8080,
+            name: "metrics".into(),
+            reason: "x".into(),
+        };
+        let site = SiteSummary {
+            unserved: vec![port],
+            ..summary()
+        };
+        assert!(
+            site.render()
+                .ends_with("Ports that nothing serves yet:\n  skupper:8080 (metrics): x\n")
+        );
     }
 }

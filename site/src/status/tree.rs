@@ -24,7 +24,10 @@ pub struct Tree {
 impl Tree {
     /// An item with nothing below it.
     pub fn new(text: impl Into<String>) -> Tree {
-        Tree { text: text.into(), ..Tree::default() }
+        Tree {
+            text: text.into(),
+            ..Tree::default()
+        }
     }
 
     /// Adds a detail; an empty value is not printed.
@@ -63,7 +66,11 @@ impl Tree {
         }
         for (index, child) in self.children.iter().enumerate() {
             let last = index + 1 == self.children.len();
-            let (branch, below) = if last { ("╰─ ", "   ") } else { ("├─ ", "│  ") };
+            let (branch, below) = if last {
+                ("╰─ ", "   ")
+            } else {
+                ("├─ ", "│  ")
+            };
             out.push_str(&format!("{indent}{branch}{}\n", child.text));
             child.render_below(&format!("{indent}{below}"), out);
         }
@@ -77,9 +84,16 @@ mod tests {
     #[test]
     fn details_come_sorted_and_empty_ones_are_left_out() {
         let tree = Tree::new("Sites:").child(
-            Tree::new("a ").detail("version", "1").detail("URL", "").detail("name", "a").child(Tree::new("b")),
+            Tree::new("a ")
+                .detail("version", "1")
+                .detail("URL", "")
+                .detail("name", "a")
+                .child(Tree::new("b")),
         );
-        assert_eq!(tree.render(), "Sites:\n╰─ a \n   name: a\n   version: 1\n   ╰─ b\n");
+        assert_eq!(
+            tree.render(),
+            "Sites:\n╰─ a \n   name: a\n   version: 1\n   ╰─ b\n"
+        );
     }
 
     #[test]
