@@ -1,0 +1,4 @@
+//! Extensions: what a collector has beside its pipelines.
+
+pub mod jaeger_query;
+pub mod jaeger_storage;
