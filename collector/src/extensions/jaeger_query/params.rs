@@ -29,7 +29,7 @@ impl Params {
         Self(pairs.into_owned().take(MAX_PARAMETERS).collect())
     }
 
-    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+    pub(super) fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
         self.0
             .iter()
             .filter(move |(key, _)| key == name)
@@ -38,7 +38,8 @@ impl Params {
 
     /// The first value, if it is not empty.
     pub(super) fn first(&self, name: &str) -> Option<&str> {
-        self.all(name).next().filter(|value| !value.is_empty())
+        let mut values = self.0.iter().filter(|(key, _)| key == name);
+        values.next().map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
     }
 
     /// Whether the answer is to be indented.
