@@ -1,5 +1,6 @@
 //! Manifests that others wrote, unmodified.
 
+use std::fs;
 use std::path::Path;
 
 use anyhow::ensure;
@@ -10,7 +11,7 @@ use crate::support::Outcome;
 use crate::support::cluster::text;
 use crate::support::manifests::{copy, diagnosed, line_of};
 use crate::support::peers::acceptance;
-use crate::support::site::{Pair, Site, TOKEN, take_token};
+use crate::support::site::{Pair, Site, TOKEN, finish, karez, take_token};
 use crate::support::stage::{Need, Stage};
 use crate::support::wait::wait_for;
 use crate::trial;
@@ -42,6 +43,16 @@ pub(crate) fn trials() -> Vec<Trial> {
             "acceptance::mistakes_of_the_edge_site_are_named",
             INPUT,
             mistakes_of_the_edge_site_are_named,
+        ),
+        trial(
+            "acceptance::open_receivers_of_pattern_5_are_named",
+            INPUT,
+            open_receivers_are_named,
+        ),
+        trial(
+            "acceptance::placeholders_are_refused_by_name",
+            INPUT,
+            placeholders_are_refused,
         ),
         trial(
             "acceptance::mistakes_are_named_when_the_object_came_through_the_api",
@@ -278,4 +289,40 @@ fn mistakes_through_the_api(stage: &Stage) -> Outcome {
     })?;
     site.wait_output(words[1], 15)?;
     Ok(())
+}
+
+fn open_receivers_are_named(stage: &Stage) -> Outcome {
+    for (file, extension) in [
+        ("control-plane.yaml", "oidc"),
+        ("workload.yaml", "bearertokenauth"),
+    ] {
+        let path = acceptance("pattern-5").join(file);
+        let mut command = karez(stage)?;
+        command
+            .args(["collector", "validate"])
+            .arg(format!("--config={}", path.display()));
+        let output = finish(command, 20)?;
+        let said =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        let key = format!("extensions.{extension}");
+        let line = line_of(&path, &format!("  {extension}:"))?;
+        ensure!(
+            diagnosed(&said, file, line, &[&key]).is_some(),
+            "nothing about {key} of {file}:{line}:\n{said}"
+        );
+    }
+    Ok(())
+}
+
+fn placeholders_are_refused(stage: &Stage) -> Outcome {
+    let folder = stage.folder("blog")?;
+    let file = folder.join("remote.yaml");
+    fs::copy(acceptance("blog/remote.yaml"), &file)?;
+    let site = Site::start(stage, "blog", &folder)?;
+    named(
+        &site,
+        &file,
+        "<REPLACE",
+        &["error", "extensions.basicauth/server.htpasswd.inline"],
+    )
 }

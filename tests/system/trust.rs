@@ -278,3 +278,39 @@ fn revoked_token(stage: &Stage) -> Outcome {
     );
     Ok(())
 }
+
+fn made_by_the_command(stage: &Stage) -> Outcome {
+    let (public, edge) = plain_sites(stage)?;
+    let public = Site::start(stage, "public", &public)?;
+    let edge = Site::start(stage, "edge", &edge)?;
+    public.cluster()?;
+    let file = edge.manifests.join("90-token.yaml");
+    let path = file.to_str().context("a path is text")?;
+    public.karez(stage, &["token", "create", path, "--name", "hand-made"])?;
+    edge.wait_link(stage, "Link hand-made is active", 45)?;
+    let good = public.karez_output(stage, &["token", "inspect", path])?;
+    ensure!(
+        good.status.success(),
+        "karez token inspect of a good token: {good:?}"
+    );
+    let claim_path = stage.path("claim.yaml");
+    let claim_path = claim_path.to_str().context("a path is text")?;
+    let claim = public.karez_output(stage, &["token", "create", claim_path, "--token-type", "claim"])?;
+    let said = String::from_utf8_lossy(&claim.stderr).into_owned();
+    ensure!(
+        !claim.status.success() && said.contains("not yet"),
+        "a claim: {said}"
+    );
+    public
+        .cluster()?
+        .delete("/api/v1/namespaces/default/secrets/hand-made")?;
+    edge.wait_link(stage, "Link hand-made not active", 20)?;
+    let revoked = public.karez_output(stage, &["token", "inspect", path])?;
+    let said =
+        String::from_utf8_lossy(&revoked.stdout).into_owned() + &String::from_utf8_lossy(&revoked.stderr);
+    ensure!(
+        !revoked.status.success() && said.contains("revoked"),
+        "karez token inspect of a revoked token: {said}"
+    );
+    Ok(())
+}
