@@ -46,6 +46,11 @@ pub(crate) fn trials() -> Vec<Trial> {
             &[],
             revoked_token,
         ),
+        trial(
+            "trust::a_token_made_by_the_command_links_until_it_is_revoked",
+            &[],
+            made_by_the_command,
+        ),
     ]
 }
 
