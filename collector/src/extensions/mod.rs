@@ -1,4 +1,5 @@
 //! Extensions: what a collector has beside its pipelines.
 
+pub mod auth;
 pub mod jaeger_query;
 pub mod jaeger_storage;

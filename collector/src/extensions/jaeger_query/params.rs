@@ -39,7 +39,10 @@ impl Params {
     /// The first value, if it is not empty.
     pub(super) fn first(&self, name: &str) -> Option<&str> {
         let mut values = self.0.iter().filter(|(key, _)| key == name);
-        values.next().map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+        values
+            .next()
+            .map(|(_, value)| value.as_str())
+            .filter(|value| !value.is_empty())
     }
 
     /// Whether the answer is to be indented.
