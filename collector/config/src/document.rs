@@ -1,0 +1,506 @@
+//! The whole document: sections, references, pipelines.
+
+use indexmap::{IndexMap, IndexSet};
+use karez_document::yaml::{Kind as NodeKind, Node, closest, join_key};
+use karez_document::{Diagnosis, Place};
+
+use crate::component::{Component, ExporterConfig, ExtensionConfig, Kind, ProcessorConfig, ReceiverConfig};
+use crate::values::{ComponentId, Signal};
+use crate::{lint, old, telemetry};
+
+/// What the collector is to run: only what is used, checked.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct CollectorConfig {
+    /// The receivers of the pipelines.
+    pub receivers: IndexMap<ComponentId, Component<ReceiverConfig>>,
+    /// The processors of the pipelines. Each pipeline has an instance of its own.
+    pub processors: IndexMap<ComponentId, Component<ProcessorConfig>>,
+    /// The exporters of the pipelines.
+    pub exporters: IndexMap<ComponentId, Component<ExporterConfig>>,
+    /// The extensions of the service, in the order of their start.
+    pub extensions: IndexMap<ComponentId, Component<ExtensionConfig>>,
+    /// The pipelines.
+    pub pipelines: IndexMap<PipelineId, Pipeline>,
+    /// How the collector reports on itself.
+    pub telemetry: telemetry::Telemetry,
+}
+
+/// `traces[/name]`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PipelineId {
+    /// What it carries.
+    pub signal: Signal,
+    /// The name after the slash; empty without one.
+    pub name: String,
+}
+
+impl std::fmt::Display for PipelineId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.signal.as_str())?;
+        match self.name.is_empty() {
+            true => Ok(()),
+            false => write!(f, "/{}", self.name),
+        }
+    }
+}
+
+/// A pipeline.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Pipeline {
+    /// Where its data comes from.
+    pub receivers: Vec<ComponentId>,
+    /// What is done to it, in this order.
+    pub processors: Vec<ComponentId>,
+    /// Where all of it goes.
+    pub exporters: Vec<ComponentId>,
+}
+
+const SECTIONS: &[&str] = &[
+    "receivers",
+    "processors",
+    "exporters",
+    "connectors",
+    "extensions",
+    "service",
+];
+
+/// Every configured component of a section, whether it can be read or not.
+pub(crate) struct Section<T> {
+    pub(crate) written: IndexMap<ComponentId, Written<T>>,
+}
+
+/// A configured component.
+pub(crate) struct Written<T> {
+    pub(crate) place: Place,
+    pub(crate) node: Node,
+    /// Absent when the type is not known or the block cannot be read.
+    pub(crate) config: Option<T>,
+    pub(crate) known: bool,
+}
+
+/// All sections.
+pub(crate) struct Sections {
+    pub(crate) receivers: Section<ReceiverConfig>,
+    pub(crate) processors: Section<ProcessorConfig>,
+    pub(crate) exporters: Section<ExporterConfig>,
+    pub(crate) extensions: Section<ExtensionConfig>,
+}
+
+/// Reads the whole document.
+pub(crate) fn read(root: &Node, diagnoses: &mut Vec<Diagnosis>) -> CollectorConfig {
+    top_level(root, diagnoses);
+    let sections = Sections {
+        receivers: section(root, diagnoses),
+        processors: section(root, diagnoses),
+        exporters: section(root, diagnoses),
+        extensions: section(root, diagnoses),
+    };
+    let service = root
+        .get("service")
+        .cloned()
+        .unwrap_or_else(|| root.sibling(NodeKind::Mapping(Vec::new())));
+    service_keys(&service, diagnoses);
+    let used_extensions = extension_references(&service, &sections, diagnoses);
+    let pipelines = pipelines(&service, &sections, diagnoses);
+    let telemetry = telemetry::read(service.get("telemetry"), diagnoses);
+    let used = |list: fn(&Pipeline) -> &Vec<ComponentId>| -> IndexSet<ComponentId> {
+        pipelines
+            .values()
+            .flat_map(|pipeline| list(pipeline).iter().cloned())
+            .collect()
+    };
+    let used = lint::Used {
+        receivers: used(|p| &p.receivers),
+        processors: used(|p| &p.processors),
+        exporters: used(|p| &p.exporters),
+        extensions: used_extensions,
+    };
+    unused_unknown(&sections, &used, diagnoses);
+    let faults = lint::lint(&sections, &used, diagnoses);
+    CollectorConfig {
+        receivers: pick(&sections.receivers, &used.receivers, &faults, "receivers"),
+        processors: pick(&sections.processors, &used.processors, &faults, "processors"),
+        exporters: pick(&sections.exporters, &used.exporters, &faults, "exporters"),
+        extensions: pick(&sections.extensions, &used.extensions, &faults, "extensions"),
+        pipelines,
+        telemetry,
+    }
+}
+
+fn pick<T: Clone>(
+    section: &Section<T>,
+    used: &IndexSet<ComponentId>,
+    faults: &lint::Faults,
+    name: &str,
+) -> IndexMap<ComponentId, Component<T>> {
+    let known = used.iter().filter_map(|id| {
+        let written = section.written.get(id)?;
+        let config = written.config.clone()?;
+        let fault = faults.get(&format!("{name}.{id}")).cloned();
+        Some((
+            id.clone(),
+            Component {
+                id: id.clone(),
+                config,
+                place: written.place.clone(),
+                fault,
+            },
+        ))
+    });
+    known.collect()
+}
+
+fn top_level(root: &Node, diagnoses: &mut Vec<Diagnosis>) {
+    if !matches!(root.kind, NodeKind::Mapping(_)) {
+        let message = format!(
+            "a collector's configuration is a mapping, {} is here",
+            root.describe()
+        );
+        diagnoses.push(Diagnosis::error(
+            root.place(),
+            "",
+            message,
+            "write receivers, exporters and service",
+        ));
+        return;
+    }
+    unknown_keys(root, "", SECTIONS, diagnoses);
+    for section in ["receivers", "exporters"] {
+        if root.get(section).is_none_or(|node| node.entries().is_empty()) {
+            let word = &section[..section.len() - 1];
+            let message = format!("no {word} configuration specified in config");
+            diagnoses.push(Diagnosis::error(
+                root.key_place(section),
+                section,
+                message,
+                format!("add a {word}"),
+            ));
+        }
+    }
+    for entry in root.entries() {
+        if entry.value.is_null() && entry.key != "service" {
+            let message = "the section is empty";
+            let mend = "remove the key, or write components below it";
+            diagnoses.push(Diagnosis::warning(
+                root.key_place(&entry.key),
+                entry.key.clone(),
+                message,
+                mend,
+            ));
+        }
+    }
+    if let Some(connectors) = root.get("connectors") {
+        for entry in connectors.entries() {
+            let key = join_key("connectors", &entry.key);
+            let message = "Karez has no connectors yet";
+            diagnoses.push(Diagnosis::error(
+                connectors.key_place(&entry.key),
+                key,
+                message,
+                "remove it",
+            ));
+        }
+    }
+}
+
+fn unknown_keys(node: &Node, key: &str, known: &[&str], diagnoses: &mut Vec<Diagnosis>) {
+    for entry in node.entries() {
+        if known.contains(&entry.key.as_str()) {
+            continue;
+        }
+        let mend = match closest(&entry.key, known.iter().copied()) {
+            Some(meant) => format!("did you mean `{meant}`?"),
+            None => format!("known here: {}", known.join(", ")),
+        };
+        let place = node.key_place(&entry.key);
+        diagnoses.push(Diagnosis::error(
+            place,
+            join_key(key, &entry.key),
+            "unknown key",
+            mend,
+        ));
+    }
+}
+
+fn section<T: Kind>(root: &Node, diagnoses: &mut Vec<Diagnosis>) -> Section<T> {
+    let name = format!("{}s", T::WORD);
+    let mut written = IndexMap::new();
+    let Some(node) = root.get(&name) else {
+        return Section { written };
+    };
+    if !matches!(node.kind, NodeKind::Mapping(_)) && !node.is_null() {
+        let message = format!("a mapping is needed, {} is here", node.describe());
+        diagnoses.push(Diagnosis::error(
+            node.place(),
+            name,
+            message,
+            "write `type/name:` keys below it",
+        ));
+        return Section { written };
+    }
+    for entry in node.entries() {
+        let key = join_key(&name, &entry.key);
+        let place = node.key_place(&entry.key);
+        let id: ComponentId = match entry.key.parse() {
+            Ok(id) => id,
+            Err(message) => {
+                diagnoses.push(Diagnosis::error(
+                    place,
+                    key,
+                    message,
+                    "write `type` or `type/name`",
+                ));
+                continue;
+            }
+        };
+        let mut block = entry.value.clone();
+        if block.is_null() {
+            // A missing key of an empty block is then reported where the component stands.
+            block = Node::new(NodeKind::Mapping(Vec::new()), &place);
+        }
+        old::modernise(&name, &id.kind, &key, &mut block, diagnoses);
+        let known = T::KNOWN.contains(&id.kind.as_str());
+        let config = T::read(&id.kind, &block, &key, diagnoses);
+        written.insert(
+            id,
+            Written {
+                place,
+                node: block,
+                config,
+                known,
+            },
+        );
+    }
+    Section { written }
+}
+
+/// A type that nobody knows is an error, one that others know only where it is used.
+fn unknown_types<T: Kind>(
+    section: &Section<T>,
+    used: &IndexSet<ComponentId>,
+    diagnoses: &mut Vec<Diagnosis>,
+) {
+    for (id, written) in section.written.iter().filter(|(_, written)| !written.known) {
+        let elsewhere = T::ELSEWHERE.contains(&id.kind.as_str());
+        if elsewhere && !used.contains(id) {
+            continue;
+        }
+        let known = T::KNOWN.join(", ");
+        let (message, mend) = match closest(&id.kind, T::KNOWN.iter().copied()) {
+            _ if elsewhere => (
+                format!("Karez does not have the {} `{}` yet", T::WORD, id.kind),
+                format!("it has {known}"),
+            ),
+            Some(meant) => (
+                format!("unknown {} `{}`", T::WORD, id.kind),
+                format!("did you mean `{meant}`?"),
+            ),
+            None => (
+                format!("unknown {} `{}`", T::WORD, id.kind),
+                format!("known: {known}"),
+            ),
+        };
+        let key = format!("{}s.{id}", T::WORD);
+        diagnoses.push(Diagnosis::error(written.place.clone(), key, message, mend));
+    }
+}
+
+fn unused_unknown(sections: &Sections, used: &lint::Used, diagnoses: &mut Vec<Diagnosis>) {
+    unknown_types(&sections.receivers, &used.receivers, diagnoses);
+    unknown_types(&sections.processors, &used.processors, diagnoses);
+    unknown_types(&sections.exporters, &used.exporters, diagnoses);
+    unknown_types(&sections.extensions, &used.extensions, diagnoses);
+}
+
+fn service_keys(service: &Node, diagnoses: &mut Vec<Diagnosis>) {
+    unknown_keys(
+        service,
+        "service",
+        &["extensions", "pipelines", "telemetry"],
+        diagnoses,
+    );
+    if service
+        .get("pipelines")
+        .is_none_or(|node| node.entries().is_empty())
+    {
+        let message = "service must have at least one pipeline";
+        let mend = "add such as `traces: {receivers: [otlp], exporters: [debug]}`";
+        let place = service.key_place("pipelines");
+        diagnoses.push(Diagnosis::error(place, "service.pipelines", message, mend));
+    }
+}
+
+/// The ids of a list, with the node of each.
+fn ids<'a>(
+    node: Option<&'a Node>,
+    key: &str,
+    diagnoses: &mut Vec<Diagnosis>,
+) -> Vec<(ComponentId, &'a Node)> {
+    let Some(node) = node.filter(|node| !node.is_null()) else {
+        return Vec::new();
+    };
+    if !matches!(node.kind, NodeKind::Sequence(_)) {
+        let message = format!("a list is needed, {} is here", node.describe());
+        diagnoses.push(Diagnosis::error(
+            node.place(),
+            key,
+            message,
+            "write such as `[otlp]`",
+        ));
+        return Vec::new();
+    }
+    let mut found: Vec<(ComponentId, &Node)> = Vec::new();
+    for item in node.items() {
+        match item.as_str().unwrap_or_default().parse::<ComponentId>() {
+            Ok(id) if found.iter().any(|(other, _)| *other == id) => {
+                let message = format!("`{id}` stands twice in the list");
+                diagnoses.push(Diagnosis::error(item.place(), key, message, "keep one of them"));
+            }
+            Ok(id) => found.push((id, item)),
+            Err(message) => diagnoses.push(Diagnosis::error(
+                item.place(),
+                key,
+                message,
+                "write `type` or `type/name`",
+            )),
+        }
+    }
+    found
+}
+
+fn extension_references(
+    service: &Node,
+    sections: &Sections,
+    diagnoses: &mut Vec<Diagnosis>,
+) -> IndexSet<ComponentId> {
+    let key = "service.extensions";
+    let mut used = IndexSet::new();
+    for (id, node) in ids(service.get("extensions"), key, diagnoses) {
+        if sections.extensions.written.contains_key(&id) {
+            used.insert(id);
+        } else {
+            dangling(
+                &id,
+                "extension",
+                node,
+                key,
+                sections.extensions.written.keys(),
+                diagnoses,
+            );
+        }
+    }
+    used
+}
+
+fn dangling<'a>(
+    id: &ComponentId,
+    word: &str,
+    node: &Node,
+    key: &str,
+    configured: impl Iterator<Item = &'a ComponentId>,
+    diagnoses: &mut Vec<Diagnosis>,
+) {
+    let configured: Vec<String> = configured.map(ToString::to_string).collect();
+    let message = format!("references {word} \"{id}\" which is not configured");
+    let mend = match closest(&id.to_string(), configured.iter().map(String::as_str)) {
+        Some(meant) => format!("did you mean `{meant}`?"),
+        None => format!("add it below `{word}s:` or remove it here"),
+    };
+    diagnoses.push(Diagnosis::error(node.place(), key, message, mend));
+}
+
+fn pipelines(
+    service: &Node,
+    sections: &Sections,
+    diagnoses: &mut Vec<Diagnosis>,
+) -> IndexMap<PipelineId, Pipeline> {
+    let mut pipelines = IndexMap::new();
+    let Some(node) = service.get("pipelines") else {
+        return pipelines;
+    };
+    for entry in node.entries() {
+        let key = format!("service.pipelines.{}", entry.key);
+        let (signal, name) = entry.key.split_once('/').unwrap_or((&entry.key, ""));
+        let Some(signal) = Signal::ALL.into_iter().find(|s| s.as_str() == signal) else {
+            let message = format!("`{signal}` is no signal that Karez carries");
+            let mend = "write traces, metrics or logs, with an optional /name";
+            diagnoses.push(Diagnosis::error(node.key_place(&entry.key), key, message, mend));
+            continue;
+        };
+        unknown_keys(
+            &entry.value,
+            &key,
+            &["receivers", "processors", "exporters"],
+            diagnoses,
+        );
+        let of = Of {
+            signal,
+            key: &key,
+            node: &entry.value,
+            place: node.key_place(&entry.key),
+        };
+        let pipeline = Pipeline {
+            receivers: of.references(&sections.receivers, true, diagnoses),
+            processors: of.references(&sections.processors, false, diagnoses),
+            exporters: of.references(&sections.exporters, true, diagnoses),
+        };
+        pipelines.insert(
+            PipelineId {
+                signal,
+                name: name.to_owned(),
+            },
+            pipeline,
+        );
+    }
+    pipelines
+}
+
+/// The pipeline whose lists are read.
+struct Of<'a> {
+    signal: Signal,
+    key: &'a str,
+    node: &'a Node,
+    place: Place,
+}
+
+impl Of<'_> {
+    fn references<T: Kind>(
+        &self,
+        section: &Section<T>,
+        needed: bool,
+        diagnoses: &mut Vec<Diagnosis>,
+    ) -> Vec<ComponentId> {
+        let name = format!("{}s", T::WORD);
+        let key = join_key(self.key, &name);
+        let list = self.node.get(&name);
+        let found = ids(list, &key, diagnoses);
+        if needed && found.is_empty() {
+            let message = format!("must have at least one {}", T::WORD);
+            let place = list.map_or_else(|| self.place.clone(), |_| self.node.key_place(&name));
+            diagnoses.push(Diagnosis::error(
+                place,
+                key,
+                message,
+                format!("name one in `{name}: […]`"),
+            ));
+            return Vec::new();
+        }
+        let mut used = Vec::new();
+        for (id, node) in found {
+            if !section.written.contains_key(&id) {
+                dangling(&id, T::WORD, node, &key, section.written.keys(), diagnoses);
+            } else if !T::signals(&id.kind).contains(&self.signal) {
+                let message = format!("the {} `{id}` does not carry {}", T::WORD, self.signal);
+                diagnoses.push(Diagnosis::error(
+                    node.place(),
+                    key.as_str(),
+                    message,
+                    "remove it from this pipeline",
+                ));
+            } else {
+                used.push(id);
+            }
+        }
+        used
+    }
+}

@@ -1,0 +1,156 @@
+//! `service.telemetry`: how the collector reports on itself.
+
+use karez_document::yaml::{Node, closest, join_key};
+use karez_document::{Diagnosis, Place};
+
+use crate::endpoint::listen_endpoint;
+
+/// How the collector reports on itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Telemetry {
+    /// `debug`, `info`, `warn`, `error`; absent if not written.
+    pub log_level: Option<String>,
+    /// Log as JSON.
+    pub log_json: bool,
+    /// Where its metrics are served; none with level `none`.
+    pub metrics: Vec<String>,
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Telemetry {
+            log_level: None,
+            log_json: false,
+            metrics: vec!["localhost:8888".to_owned()],
+        }
+    }
+}
+
+const KEY: &str = "service.telemetry";
+const LOGS: &[&str] = &[
+    "level",
+    "development",
+    "encoding",
+    "disable_caller",
+    "disable_stacktrace",
+    "sampling",
+    "output_paths",
+    "error_output_paths",
+    "initial_fields",
+    "processors",
+    "disable_zap_resource",
+];
+
+/// Reads the block.
+pub(crate) fn read(node: Option<&Node>, diagnoses: &mut Vec<Diagnosis>) -> Telemetry {
+    let mut telemetry = Telemetry::default();
+    let Some(node) = node else { return telemetry };
+    known(node, KEY, &["logs", "metrics", "traces", "resource"], diagnoses);
+    if let Some(logs) = node.get("logs") {
+        let key = join_key(KEY, "logs");
+        known(logs, &key, LOGS, diagnoses);
+        let level = logs
+            .get("level")
+            .and_then(Node::as_str)
+            .map(str::to_ascii_lowercase);
+        if let Some(level) = &level
+            && !matches!(
+                level.as_str(),
+                "debug" | "info" | "warn" | "error" | "dpanic" | "panic" | "fatal"
+            )
+        {
+            let message = format!("`{level}` is no log level");
+            let place = logs.key_place("level");
+            diagnoses.push(Diagnosis::error(
+                place,
+                join_key(&key, "level"),
+                message,
+                "write debug, info, warn or error",
+            ));
+        }
+        telemetry.log_level = level;
+        telemetry.log_json = logs.get("encoding").and_then(Node::as_str) == Some("json");
+    }
+    if let Some(metrics) = node.get("metrics") {
+        telemetry.metrics = read_metrics(metrics, diagnoses);
+    }
+    telemetry
+}
+
+fn read_metrics(node: &Node, diagnoses: &mut Vec<Diagnosis>) -> Vec<String> {
+    let key = join_key(KEY, "metrics");
+    known(node, &key, &["level", "readers", "address", "views"], diagnoses);
+    if node
+        .get("level")
+        .and_then(Node::as_str)
+        .is_some_and(|l| l.eq_ignore_ascii_case("none"))
+    {
+        return Vec::new();
+    }
+    let mut endpoints = Vec::new();
+    if let Some(address) = node.get("address").and_then(Node::as_str) {
+        let place = node.key_place("address");
+        let key = join_key(&key, "address");
+        match listen_endpoint(address) {
+            Ok(()) => {
+                let mend = "write `readers: [{pull: {exporter: {prometheus: {host: …, port: …}}}}]`";
+                diagnoses.push(Diagnosis::warning(place, key, "is an old spelling", mend));
+                endpoints.push(address.to_owned());
+            }
+            Err(wrong) => {
+                let (message, mend) = wrong.split_once("; ").unwrap_or((&wrong, "write HOST:PORT"));
+                diagnoses.push(Diagnosis::error(place, key, message, mend));
+            }
+        }
+    }
+    let readers = node.get("readers").filter(|_| endpoints.is_empty());
+    for (index, reader) in readers.map_or(&[][..], Node::items).iter().enumerate() {
+        match reader.at_path(&["pull", "exporter", "prometheus"]) {
+            Some(prometheus) => {
+                let host = prometheus
+                    .get("host")
+                    .and_then(Node::as_str)
+                    .unwrap_or("localhost");
+                let port = prometheus.get("port").and_then(Node::as_str).unwrap_or("8888");
+                endpoints.push(if host.contains(':') {
+                    format!("[{host}]:{port}")
+                } else {
+                    format!("{host}:{port}")
+                });
+            }
+            None => {
+                let message = "Karez serves its own metrics only for Prometheus to pull, yet";
+                let key = format!("{key}.readers[{index}]");
+                diagnoses.push(Diagnosis::warning(
+                    reader.place(),
+                    key,
+                    message,
+                    "use a `pull` reader",
+                ));
+            }
+        }
+    }
+    if endpoints.is_empty() && readers.is_none_or(|r| r.items().is_empty()) {
+        return Telemetry::default().metrics;
+    }
+    endpoints
+}
+
+fn known(node: &Node, key: &str, known: &[&str], diagnoses: &mut Vec<Diagnosis>) {
+    for entry in node.entries().iter().filter(|e| !known.contains(&e.key.as_str())) {
+        let mend = match closest(&entry.key, known.iter().copied()) {
+            Some(meant) => format!("did you mean `{meant}`?"),
+            None => format!("known here: {}", known.join(", ")),
+        };
+        let place = Place {
+            column: None,
+            ..node.key_place(&entry.key)
+        };
+        diagnoses.push(Diagnosis::error(
+            place,
+            join_key(key, &entry.key),
+            "unknown key",
+            mend,
+        ));
+    }
+}
