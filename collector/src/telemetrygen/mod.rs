@@ -2,10 +2,18 @@
 //! `okey-dokey` below it.
 //!
 //! ```text
+//! [traces]:         OTLP ─▶ gRPC or HTTP, and waits for the answer
 //! [jaeger_compact]: model::Batch ─▶ thrift ─▶ UDP datagrams
 //! ```
 
+mod client;
 mod jaeger;
+mod otlp;
 mod shape;
 
+pub use client::ClientError;
 pub use jaeger::{SendError, SendOptions, jaeger_compact};
+pub use otlp::{GenerateError, TlsOptions, TracesOptions, TracesReport, Transport, traces};
+
+#[cfg(test)]
+mod tests;
