@@ -2,5 +2,6 @@
 
 pub mod extensions;
 pub mod jaeger;
+pub mod receivers;
 pub mod telemetrygen;
 pub mod thrift;

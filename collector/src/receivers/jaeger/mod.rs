@@ -1,0 +1,17 @@
+//! Receiver `jaeger`: spans of Jaeger's own protocols.
+//!
+//! ```text
+//! UDP 6831/6832 (thrift) ─▶ [udp]  ─┐
+//! gRPC 14250 PostSpans   ─▶ [grpc] ─┼▶ jaeger::to_otlp ─▶ [Sink]: encoded TracesData ─▶ pipelines
+//! HTTP 14268 (thrift)    ─▶ [http] ─┘
+//! ```
+
+pub mod grpc;
+pub mod http;
+mod sink;
+pub mod udp;
+
+#[cfg(test)]
+mod tests;
+
+pub use sink::{Refusal, Sink};

@@ -1,0 +1,3 @@
+//! Receivers: what brings telemetry in.
+
+pub mod jaeger;
