@@ -1,1 +1,3 @@
 //! karez-local-runtime
+mod controllers;
+mod observe;
