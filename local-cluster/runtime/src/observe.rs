@@ -65,7 +65,11 @@ impl Objects {
     /// Starts to follow the API; returns when every store holds what was there.
     pub(crate) async fn follow(client: &Client, controllers: bool, shutdown: &Shutdown) -> Self {
         let signal = Signal::new();
-        let start = Follow { client, signal: &signal, shutdown };
+        let start = Follow {
+            client,
+            signal: &signal,
+            shutdown,
+        };
         let objects = Self {
             deployments: start.kind_if(controllers),
             replica_sets: start.kind_if(controllers),
@@ -156,7 +160,9 @@ impl Follow<'_> {
                         writer.apply_watcher_event(&event);
                         signal.ring();
                     }
-                    Some(Err(error)) => tracing::warn!(kind = %K::kind(&()), %error, "watch interrupted; trying again"),
+                    Some(Err(error)) => {
+                        tracing::warn!(kind = %K::kind(&()), %error, "watch interrupted; trying again")
+                    }
                     None => return,
                 }
             }

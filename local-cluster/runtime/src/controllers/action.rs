@@ -48,7 +48,11 @@ pub(crate) struct Target {
 impl Target {
     /// The object that `object` is.
     pub(crate) fn of<K: Resource>(kind: Kind, object: &K) -> Self {
-        Self { kind, namespace: object.namespace().unwrap_or_default(), name: object.name_any() }
+        Self {
+            kind,
+            namespace: object.namespace().unwrap_or_default(),
+            name: object.name_any(),
+        }
     }
 }
 
@@ -70,23 +74,35 @@ pub(crate) enum Action {
 impl Action {
     /// Make `object`.
     pub(crate) fn create<K: Resource + Serialize>(kind: Kind, object: &K) -> Self {
-        Self::Create { target: Target::of(kind, object), object: to_value(object) }
+        Self::Create {
+            target: Target::of(kind, object),
+            object: to_value(object),
+        }
     }
 
     /// Put `object` in the place of the one of its name.
     pub(crate) fn replace<K: Resource + Serialize>(kind: Kind, object: &K) -> Self {
-        Self::Replace { target: Target::of(kind, object), object: to_value(object) }
+        Self::Replace {
+            target: Target::of(kind, object),
+            object: to_value(object),
+        }
     }
 
     /// Delete `object`.
     pub(crate) fn delete<K: Resource>(kind: Kind, object: &K) -> Self {
-        Self::Delete { target: Target::of(kind, object), uid: object.uid().unwrap_or_default() }
+        Self::Delete {
+            target: Target::of(kind, object),
+            uid: object.uid().unwrap_or_default(),
+        }
     }
 
     /// Change how many replicas `object` has.
     pub(crate) fn scale<K: Resource>(kind: Kind, object: &K, replicas: i32) -> Self {
         let patch = serde_json::json!({"spec": {"replicas": replicas}});
-        Self::Merge { target: Target::of(kind, object), patch }
+        Self::Merge {
+            target: Target::of(kind, object),
+            patch,
+        }
     }
 
     /// Write `status` to `object`, if it is another than `before`.
@@ -96,8 +112,10 @@ impl Action {
         before: Option<&S>,
         status: &S,
     ) -> Option<Self> {
-        (before != Some(status))
-            .then(|| Self::Status { target: Target::of(kind, object), status: to_value(status) })
+        (before != Some(status)).then(|| Self::Status {
+            target: Target::of(kind, object),
+            status: to_value(status),
+        })
     }
 }
 

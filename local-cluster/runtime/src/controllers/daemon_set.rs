@@ -17,24 +17,41 @@ pub(crate) fn plan(set: &DaemonSet, pods: &[Arc<Pod>], node: &str, now: Timestam
         return Vec::new();
     }
     let hash = hash_of(&spec.template);
-    let mine: Vec<&Pod> = pods.iter().map(Arc::as_ref).filter(|pod| is_owned(&pod.metadata, set)).collect();
+    let mine: Vec<&Pod> = pods
+        .iter()
+        .map(Arc::as_ref)
+        .filter(|pod| is_owned(&pod.metadata, set))
+        .collect();
     let active: Vec<&Pod> = mine.iter().copied().filter(|pod| is_active(pod)).collect();
     let is_updated = |pod: &Pod| pod.labels().get(REVISION_HASH) == Some(&hash);
-    let on_delete = spec.update_strategy.as_ref().and_then(|strategy| strategy.type_.as_deref()) == Some("OnDelete");
+    let on_delete = spec
+        .update_strategy
+        .as_ref()
+        .and_then(|strategy| strategy.type_.as_deref())
+        == Some("OnDelete");
     let mut actions = Vec::new();
     // One that is still ending holds its place: two would fight for the host's ports.
     if mine.is_empty() {
         let labels = [(REVISION_HASH, hash.clone())];
-        actions.push(Action::create(Kind::Pod, &pod_from(set, &spec.template, &labels, node)));
+        actions.push(Action::create(
+            Kind::Pod,
+            &pod_from(set, &spec.template, &labels, node),
+        ));
     }
-    let ended = mine.iter().filter(|pod| !is_active(pod) && pod.metadata.deletion_timestamp.is_none());
+    let ended = mine
+        .iter()
+        .filter(|pod| !is_active(pod) && pod.metadata.deletion_timestamp.is_none());
     actions.extend(ended.map(|pod| Action::delete(Kind::Pod, *pod)));
     for (index, pod) in active.iter().enumerate() {
         if index > 0 || (!is_updated(pod) && !on_delete) {
             actions.push(Action::delete(Kind::Pod, *pod));
         }
     }
-    let available = count(active.iter().filter(|pod| is_available(pod, spec.min_ready_seconds, now)));
+    let available = count(
+        active
+            .iter()
+            .filter(|pod| is_available(pod, spec.min_ready_seconds, now)),
+    );
     let before = set.status.as_ref();
     let status = DaemonSetStatus {
         observed_generation: set.metadata.generation,

@@ -27,13 +27,16 @@ pub(crate) fn plan(
     pods_left: &dyn Fn(&ReplicaSet) -> i32,
     now: Timestamp,
 ) -> Vec<Action> {
-    let Some(spec) = &deployment.spec else { return Vec::new() };
+    let Some(spec) = &deployment.spec else {
+        return Vec::new();
+    };
     if deployment.metadata.deletion_timestamp.is_some() {
         return Vec::new();
     }
     let hash = hash_of(&spec.template);
     let mine = sets.iter().filter(|set| is_owned(&set.metadata, deployment));
-    let (new, old): (Vec<_>, Vec<_>) = mine.partition(|set| set.labels().get(POD_TEMPLATE_HASH) == Some(&hash));
+    let (new, old): (Vec<_>, Vec<_>) =
+        mine.partition(|set| set.labels().get(POD_TEMPLATE_HASH) == Some(&hash));
     let new = new.into_iter().next();
     let mut actions = Vec::new();
     if !spec.paused.unwrap_or(false) {
@@ -50,7 +53,12 @@ pub(crate) fn plan(
         actions.extend(forget(spec, &old, pods_left));
     }
     let status = status(deployment, spec, new, &old, now);
-    actions.extend(Action::status(Kind::Deployment, deployment, deployment.status.as_ref(), &status));
+    actions.extend(Action::status(
+        Kind::Deployment,
+        deployment,
+        deployment.status.as_ref(),
+        &status,
+    ));
     actions
 }
 
@@ -61,11 +69,29 @@ fn budget(spec: &DeploymentSpec) -> Budget {
         return Budget::Recreate { desired };
     }
     let rolling = strategy.and_then(|strategy| strategy.rolling_update.as_ref());
-    let surge = share(rolling.and_then(|rolling| rolling.max_surge.as_ref()), "25%", desired, true);
-    let unavailable = share(rolling.and_then(|rolling| rolling.max_unavailable.as_ref()), "25%", desired, false);
+    let surge = share(
+        rolling.and_then(|rolling| rolling.max_surge.as_ref()),
+        "25%",
+        desired,
+        true,
+    );
+    let unavailable = share(
+        rolling.and_then(|rolling| rolling.max_unavailable.as_ref()),
+        "25%",
+        desired,
+        false,
+    );
     // Neither may be zero with the other: nothing would ever move.
-    let unavailable = if surge == 0 { unavailable.max(1) } else { unavailable };
-    Budget::Rolling { desired, surge, unavailable }
+    let unavailable = if surge == 0 {
+        unavailable.max(1)
+    } else {
+        unavailable
+    };
+    Budget::Rolling {
+        desired,
+        surge,
+        unavailable,
+    }
 }
 
 fn counts(set: &ReplicaSet) -> Counts {
@@ -79,7 +105,10 @@ fn counts(set: &ReplicaSet) -> Counts {
 }
 
 fn number(set: &ReplicaSet) -> i64 {
-    set.annotations().get(REVISION).and_then(|text| text.parse().ok()).unwrap_or(0)
+    set.annotations()
+        .get(REVISION)
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0)
 }
 
 fn revision_of(new: Option<&Arc<ReplicaSet>>, old: &[&Arc<ReplicaSet>]) -> i64 {
@@ -127,7 +156,10 @@ fn annotate(target: Target, revision: i64) -> Action {
 }
 
 fn mark_revision(deployment: &Deployment, revision: i64) -> Option<Action> {
-    let marked = deployment.annotations().get(REVISION).is_some_and(|text| *text == revision.to_string());
+    let marked = deployment
+        .annotations()
+        .get(REVISION)
+        .is_some_and(|text| *text == revision.to_string());
     (!marked).then(|| annotate(Target::of(Kind::Deployment, deployment), revision))
 }
 
@@ -138,10 +170,16 @@ fn forget(
     pods_left: &dyn Fn(&ReplicaSet) -> i32,
 ) -> Vec<Action> {
     let keep = usize::try_from(spec.revision_history_limit.unwrap_or(HISTORY)).unwrap_or(0);
-    let mut idle: Vec<_> = old.iter().filter(|set| counts(set).wanted == 0 && pods_left(set) == 0).collect();
+    let mut idle: Vec<_> = old
+        .iter()
+        .filter(|set| counts(set).wanted == 0 && pods_left(set) == 0)
+        .collect();
     idle.sort_by_key(|set| number(set));
     let surplus = idle.len().saturating_sub(keep);
-    idle.into_iter().take(surplus).map(|set| Action::delete(Kind::ReplicaSet, set.as_ref())).collect()
+    idle.into_iter()
+        .take(surplus)
+        .map(|set| Action::delete(Kind::ReplicaSet, set.as_ref()))
+        .collect()
 }
 
 fn replica_set(
@@ -157,7 +195,10 @@ fn replica_set(
     labels.insert(POD_TEMPLATE_HASH.into(), hash.to_owned());
     let labels = labels.clone();
     let mut selector = spec.selector.clone();
-    selector.match_labels.get_or_insert_default().insert(POD_TEMPLATE_HASH.into(), hash.to_owned());
+    selector
+        .match_labels
+        .get_or_insert_default()
+        .insert(POD_TEMPLATE_HASH.into(), hash.to_owned());
     ReplicaSet {
         metadata: ObjectMeta {
             namespace: deployment.namespace(),
@@ -203,7 +244,10 @@ fn status(
         conditions: None,
     };
     let conditions = conditions(spec, new, &before, &made, now);
-    DeploymentStatus { conditions: Some(conditions), ..made }
+    DeploymentStatus {
+        conditions: Some(conditions),
+        ..made
+    }
 }
 
 fn conditions(
@@ -213,13 +257,26 @@ fn conditions(
     made: &DeploymentStatus,
     now: Timestamp,
 ) -> Vec<DeploymentCondition> {
-    let Budget::Rolling { desired, unavailable, .. } = budget(spec).as_rolling() else { return Vec::new() };
+    let Budget::Rolling {
+        desired, unavailable, ..
+    } = budget(spec).as_rolling()
+    else {
+        return Vec::new();
+    };
     let available = made.available_replicas.unwrap_or(0);
     let enough = available >= desired - unavailable;
     let availability = if enough {
-        ("True", "MinimumReplicasAvailable", "Deployment has minimum availability.".to_owned())
+        (
+            "True",
+            "MinimumReplicasAvailable",
+            "Deployment has minimum availability.".to_owned(),
+        )
     } else {
-        ("False", "MinimumReplicasUnavailable", "Deployment does not have minimum availability.".to_owned())
+        (
+            "False",
+            "MinimumReplicasUnavailable",
+            "Deployment does not have minimum availability.".to_owned(),
+        )
     };
     let name = new.map_or_else(String::new, |set| format!("ReplicaSet {:?} ", set.name_any()));
     let complete = made.updated_replicas == Some(desired)
@@ -228,14 +285,28 @@ fn conditions(
     let moved = before.updated_replicas != made.updated_replicas
         || before.available_replicas != made.available_replicas
         || before.observed_generation != made.observed_generation;
-    let known = before.conditions.iter().flatten().find(|one| one.type_ == "Progressing");
-    let last = known.and_then(|one| one.last_update_time.as_ref()).map_or(now, |time| time.0);
+    let known = before
+        .conditions
+        .iter()
+        .flatten()
+        .find(|one| one.type_ == "Progressing");
+    let last = known
+        .and_then(|one| one.last_update_time.as_ref())
+        .map_or(now, |time| time.0);
     let allowed = i64::from(spec.progress_deadline_seconds.unwrap_or(PROGRESS_DEADLINE));
     let late = !moved && now.as_second() - last.as_second() > allowed;
     let progress = if complete {
-        ("True", "NewReplicaSetAvailable", format!("{name}has successfully progressed."))
+        (
+            "True",
+            "NewReplicaSetAvailable",
+            format!("{name}has successfully progressed."),
+        )
     } else if late {
-        ("False", "ProgressDeadlineExceeded", format!("{name}has timed out progressing."))
+        (
+            "False",
+            "ProgressDeadlineExceeded",
+            format!("{name}has timed out progressing."),
+        )
     } else {
         ("True", "ReplicaSetUpdated", format!("{name}is progressing."))
     };

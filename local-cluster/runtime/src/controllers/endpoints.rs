@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{
-    EndpointAddress, EndpointPort as CorePort, EndpointSubset, Endpoints, LoadBalancerIngress, LoadBalancerStatus,
-    ObjectReference, Pod, Service, ServicePort, ServiceStatus,
+    EndpointAddress, EndpointPort as CorePort, EndpointSubset, Endpoints, LoadBalancerIngress,
+    LoadBalancerStatus, ObjectReference, Pod, Service, ServicePort, ServiceStatus,
 };
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -29,15 +29,28 @@ pub(crate) fn plan(
     slices: &[Arc<EndpointSlice>],
     endpoints: &[Arc<Endpoints>],
 ) -> Vec<Action> {
-    let Some(selector) = selector_of(service) else { return Vec::new() };
+    let Some(selector) = selector_of(service) else {
+        return Vec::new();
+    };
     let mut groups: BTreeMap<String, (Ports, Vec<&Pod>)> = BTreeMap::new();
-    for pod in pods.iter().map(Arc::as_ref).filter(|pod| is_selected(pod, selector) && is_active(pod)) {
+    for pod in pods
+        .iter()
+        .map(Arc::as_ref)
+        .filter(|pod| is_selected(pod, selector) && is_active(pod))
+    {
         if address(pod).is_none() {
             continue;
         }
         let ports = ports_for(service, pod);
-        let key = ports.iter().map(|(port, target)| format!("{:?}={target},", port.name)).collect();
-        groups.entry(key).or_insert_with(|| (ports, Vec::new())).1.push(pod);
+        let key = ports
+            .iter()
+            .map(|(port, target)| format!("{:?}={target},", port.name))
+            .collect();
+        groups
+            .entry(key)
+            .or_insert_with(|| (ports, Vec::new()))
+            .1
+            .push(pod);
     }
     for (_, members) in groups.values_mut() {
         members.sort_by_key(|pod| address(pod).and_then(|text| text.parse::<std::net::IpAddr>().ok()));
@@ -51,7 +64,9 @@ pub(crate) fn plan(
 fn selector_of(service: &Service) -> Option<&BTreeMap<String, String>> {
     let spec = service.spec.as_ref()?;
     let ours = service.metadata.deletion_timestamp.is_none() && spec.type_.as_deref() != Some("ExternalName");
-    spec.selector.as_ref().filter(|selector| ours && !selector.is_empty())
+    spec.selector
+        .as_ref()
+        .filter(|selector| ours && !selector.is_empty())
 }
 
 fn is_selected(pod: &Pod, selector: &BTreeMap<String, String>) -> bool {
@@ -60,19 +75,29 @@ fn is_selected(pod: &Pod, selector: &BTreeMap<String, String>) -> bool {
 }
 
 fn address(pod: &Pod) -> Option<&str> {
-    pod.status.as_ref()?.pod_ip.as_deref().filter(|text| !text.is_empty())
+    pod.status
+        .as_ref()?
+        .pod_ip
+        .as_deref()
+        .filter(|text| !text.is_empty())
 }
 
 /// Whether traffic may be sent to the Pod.
 fn serves(service: &Service, pod: &Pod) -> bool {
-    let early = service.spec.as_ref().and_then(|spec| spec.publish_not_ready_addresses).unwrap_or(false);
+    let early = service
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.publish_not_ready_addresses)
+        .unwrap_or(false);
     early || is_ready(pod)
 }
 
 /// The Service's ports as this Pod has them: a named target port is looked up in its containers.
 fn ports_for(service: &Service, pod: &Pod) -> Ports {
     let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
-    ports.filter_map(|port| Some((port.clone(), target_port(port, pod)?))).collect()
+    ports
+        .filter_map(|port| Some((port.clone(), target_port(port, pod)?)))
+        .collect()
 }
 
 fn target_port(port: &ServicePort, pod: &Pod) -> Option<i32> {
@@ -85,9 +110,12 @@ fn target_port(port: &ServicePort, pod: &Pod) -> Option<i32> {
             let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
             let mut offered = containers.flat_map(|container| container.ports.iter().flatten());
             let named = offered.find(|offered| {
-                offered.name.as_ref() == Some(name) && offered.protocol.as_deref().unwrap_or("TCP") == protocol
+                offered.name.as_ref() == Some(name)
+                    && offered.protocol.as_deref().unwrap_or("TCP") == protocol
             });
-            named.map(|offered| offered.container_port).or_else(|| name.parse().ok())
+            named
+                .map(|offered| offered.container_port)
+                .or_else(|| name.parse().ok())
         }
     }
 }
@@ -116,13 +144,23 @@ fn slice_actions(
     let name = service.name_any();
     let mine = |slice: &EndpointSlice| {
         slice.labels().get(SERVICE_NAME) == Some(&name)
-            && slice.labels().get(MANAGED_BY).is_some_and(|manager| manager == MANAGER)
+            && slice
+                .labels()
+                .get(MANAGED_BY)
+                .is_some_and(|manager| manager == MANAGER)
     };
-    let mut known: BTreeMap<String, &EndpointSlice> =
-        slices.iter().filter(|slice| mine(slice)).map(|slice| (slice.name_any(), slice.as_ref())).collect();
+    let mut known: BTreeMap<String, &EndpointSlice> = slices
+        .iter()
+        .filter(|slice| mine(slice))
+        .map(|slice| (slice.name_any(), slice.as_ref()))
+        .collect();
     let mut actions = Vec::new();
     let none = [(Ports::new(), Vec::new())];
-    let groups = if groups.is_empty() { none.as_slice() } else { groups };
+    let groups = if groups.is_empty() {
+        none.as_slice()
+    } else {
+        groups
+    };
     for (index, (ports, members)) in groups.iter().enumerate() {
         let wanted = slice(service, index, ports, members);
         match known.remove(&wanted.name_any()) {
@@ -135,7 +173,11 @@ fn slice_actions(
             }
         }
     }
-    actions.extend(known.values().map(|slice| Action::delete(Kind::EndpointSlice, *slice)));
+    actions.extend(
+        known
+            .values()
+            .map(|slice| Action::delete(Kind::EndpointSlice, *slice)),
+    );
     actions
 }
 
@@ -180,8 +222,10 @@ fn endpoints_action(
     groups: &[(Ports, Vec<&Pod>)],
     endpoints: &[Arc<Endpoints>],
 ) -> Option<Action> {
-    let subsets: Vec<EndpointSubset> =
-        groups.iter().map(|(ports, members)| subset(service, ports, members)).collect();
+    let subsets: Vec<EndpointSubset> = groups
+        .iter()
+        .map(|(ports, members)| subset(service, ports, members))
+        .collect();
     let wanted = Endpoints {
         metadata: ObjectMeta {
             namespace: service.namespace(),
@@ -192,9 +236,16 @@ fn endpoints_action(
         },
         subsets: (!subsets.is_empty()).then_some(subsets),
     };
-    match endpoints.iter().find(|present| present.name_any() == service.name_any()) {
+    match endpoints
+        .iter()
+        .find(|present| present.name_any() == service.name_any())
+    {
         None => Some(Action::create(Kind::Endpoints, &wanted)),
-        Some(present) if present.subsets.as_deref().unwrap_or(&[]) == wanted.subsets.as_deref().unwrap_or(&[]) => None,
+        Some(present)
+            if present.subsets.as_deref().unwrap_or(&[]) == wanted.subsets.as_deref().unwrap_or(&[]) =>
+        {
+            None
+        }
         Some(present) => {
             let mut wanted = wanted;
             wanted.metadata.resource_version = present.resource_version();
@@ -240,17 +291,30 @@ fn is_running(pod: &Pod) -> bool {
 pub(crate) fn balance(service: &Service, pods: &[Arc<Pod>], external: std::net::IpAddr) -> Option<Action> {
     let spec = service.spec.as_ref()?;
     let selector = selector_of(service).filter(|_| spec.type_.as_deref() == Some("LoadBalancer"))?;
-    let running = pods.iter().any(|pod| is_selected(pod, selector) && is_active(pod) && is_running(pod));
-    let before = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+    let running = pods
+        .iter()
+        .any(|pod| is_selected(pod, selector) && is_active(pod) && is_running(pod));
+    let before = service
+        .status
+        .as_ref()
+        .and_then(|status| status.load_balancer.as_ref());
     let ingress = before.and_then(|before| before.ingress.as_deref()).unwrap_or(&[]);
     let external = external.to_string();
     if !running || ingress.iter().any(|one| one.ip.as_ref() == Some(&external)) {
         return None;
     }
-    let one = LoadBalancerIngress { ip: Some(external), ..LoadBalancerIngress::default() };
+    let one = LoadBalancerIngress {
+        ip: Some(external),
+        ..LoadBalancerIngress::default()
+    };
     let status = ServiceStatus {
-        load_balancer: Some(LoadBalancerStatus { ingress: Some(vec![one]) }),
-        conditions: service.status.as_ref().and_then(|status| status.conditions.clone()),
+        load_balancer: Some(LoadBalancerStatus {
+            ingress: Some(vec![one]),
+        }),
+        conditions: service
+            .status
+            .as_ref()
+            .and_then(|status| status.conditions.clone()),
     };
     Action::status(Kind::Service, service, service.status.as_ref(), &status)
 }

@@ -24,8 +24,6 @@ use kube::{Resource, ResourceExt};
 
 use action::Action;
 
-pub(crate) use object::{is_ready, selects};
-
 /// Everything that the controllers look at.
 #[derive(Debug, Default)]
 pub(crate) struct World {
@@ -49,7 +47,11 @@ pub(crate) struct Place {
 }
 
 fn within<K: Resource>(items: &[Arc<K>], namespace: Option<String>) -> Vec<Arc<K>> {
-    items.iter().filter(|item| item.namespace() == namespace).cloned().collect()
+    items
+        .iter()
+        .filter(|item| item.namespace() == namespace)
+        .cloned()
+        .collect()
 }
 
 /// Everything to write now.
@@ -63,13 +65,28 @@ pub(crate) fn plan(world: &World, place: &Place, now: Timestamp) -> Vec<Action> 
         actions.extend(deployment::plan(deployment, &sets, &left, now));
     }
     for set in &world.replica_sets {
-        actions.extend(replica_set::plan(set, &within(&world.pods, set.namespace()), &place.node, now));
+        actions.extend(replica_set::plan(
+            set,
+            &within(&world.pods, set.namespace()),
+            &place.node,
+            now,
+        ));
     }
     for set in &world.stateful_sets {
-        actions.extend(stateful_set::plan(set, &within(&world.pods, set.namespace()), &place.node, now));
+        actions.extend(stateful_set::plan(
+            set,
+            &within(&world.pods, set.namespace()),
+            &place.node,
+            now,
+        ));
     }
     for set in &world.daemon_sets {
-        actions.extend(daemon_set::plan(set, &within(&world.pods, set.namespace()), &place.node, now));
+        actions.extend(daemon_set::plan(
+            set,
+            &within(&world.pods, set.namespace()),
+            &place.node,
+            now,
+        ));
     }
     for service in &world.services {
         let pods = within(&world.pods, service.namespace());

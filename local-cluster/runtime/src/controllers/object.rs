@@ -2,13 +2,11 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodSpec, PodTemplateSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{Resource, ResourceExt};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-
-use std::collections::BTreeMap;
 
 /// The label that ties a ReplicaSet and its Pods to one template of their Deployment.
 pub(crate) const POD_TEMPLATE_HASH: &str = "pod-template-hash";
@@ -31,7 +29,10 @@ pub(crate) fn owned_by<K: Resource<DynamicType = ()>>(owner: &K) -> OwnerReferen
 pub(crate) fn is_owned<K: Resource<DynamicType = ()>>(meta: &ObjectMeta, owner: &K) -> bool {
     let uid = owner.meta().uid.as_deref();
     let owners = meta.owner_references.iter().flatten();
-    uid.is_some() && owners.into_iter().any(|one| one.controller == Some(true) && Some(one.uid.as_str()) == uid)
+    uid.is_some()
+        && owners
+            .into_iter()
+            .any(|one| one.controller == Some(true) && Some(one.uid.as_str()) == uid)
 }
 
 /// Ten characters that stand for a template: the same template, the same characters.
@@ -52,7 +53,11 @@ pub(crate) fn pod_from<K: Resource<DynamicType = ()>>(
 ) -> Pod {
     let from = template.metadata.clone().unwrap_or_default();
     let mut labels = from.labels.unwrap_or_default();
-    labels.extend(extra_labels.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
+    labels.extend(
+        extra_labels
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), value.clone())),
+    );
     let metadata = ObjectMeta {
         namespace: owner.namespace(),
         generate_name: Some(format!("{}-", owner.name_any())),
@@ -62,8 +67,15 @@ pub(crate) fn pod_from<K: Resource<DynamicType = ()>>(
         ..ObjectMeta::default()
     };
     let spec = template.spec.clone().unwrap_or_default();
-    let spec = PodSpec { node_name: Some(node.to_owned()), ..spec };
-    Pod { metadata, spec: Some(spec), status: None }
+    let spec = PodSpec {
+        node_name: Some(node.to_owned()),
+        ..spec
+    };
+    Pod {
+        metadata,
+        spec: Some(spec),
+        status: None,
+    }
 }
 
 /// Whether the Pod counts towards its owner's replicas.
@@ -78,8 +90,15 @@ pub(crate) fn ready_since(pod: &Pod) -> Option<Timestamp> {
         return None;
     }
     let conditions = pod.status.as_ref()?.conditions.as_ref()?;
-    let ready = conditions.iter().find(|one| one.type_ == "Ready" && one.status == "True")?;
-    Some(ready.last_transition_time.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0))
+    let ready = conditions
+        .iter()
+        .find(|one| one.type_ == "Ready" && one.status == "True")?;
+    Some(
+        ready
+            .last_transition_time
+            .as_ref()
+            .map_or(Timestamp::UNIX_EPOCH, |time| time.0),
+    )
 }
 
 /// Whether the Pod is ready.
@@ -102,32 +121,17 @@ pub(crate) fn share(value: Option<&IntOrString>, default: &str, total: i32, roun
     };
     let percent: i64 = text.trim_end_matches('%').parse().unwrap_or(25).clamp(0, 1000);
     let product = i64::from(total) * percent;
-    let share = if round_up { (product + 99) / 100 } else { product / 100 };
+    let share = if round_up {
+        (product + 99) / 100
+    } else {
+        product / 100
+    };
     i32::try_from(share).unwrap_or(i32::MAX)
 }
 
 /// The number of something as the API counts.
 pub(crate) fn count<T>(items: impl IntoIterator<Item = T>) -> i32 {
     i32::try_from(items.into_iter().count()).unwrap_or(i32::MAX)
-}
-
-/// Whether labels fit a selector; an empty selector fits nothing here, as nothing of ours is selected by one.
-pub(crate) fn selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
-    let by_label = selector.match_labels.iter().flatten().all(|(key, value)| labels.get(key) == Some(value));
-    let by_expression = selector.match_expressions.iter().flatten().all(|expression| {
-        let value = labels.get(&expression.key);
-        let listed = value.is_some_and(|value| expression.values.iter().flatten().any(|one| one == value));
-        match expression.operator.as_str() {
-            "In" => listed,
-            "NotIn" => !listed,
-            "Exists" => value.is_some(),
-            "DoesNotExist" => value.is_none(),
-            _ => false,
-        }
-    });
-    let empty = selector.match_labels.as_ref().is_none_or(BTreeMap::is_empty)
-        && selector.match_expressions.as_ref().is_none_or(Vec::is_empty);
-    !empty && by_label && by_expression
 }
 
 #[cfg(test)]
@@ -138,9 +142,15 @@ mod tests {
     fn shares_round_as_rollouts_do() {
         assert_eq!(share(None, "25%", 1, true), 1);
         assert_eq!(share(None, "25%", 1, false), 0);
-        assert_eq!(share(Some(&IntOrString::String("50%".into())), "25%", 3, false), 1);
+        assert_eq!(
+            share(Some(&IntOrString::String("50%".into())), "25%", 3, false),
+            1
+        );
         assert_eq!(share(Some(&IntOrString::Int(2)), "25%", 3, false), 2);
-        assert_eq!(share(Some(&IntOrString::String("nonsense".into())), "25%", 4, false), 1);
+        assert_eq!(
+            share(Some(&IntOrString::String("nonsense".into())), "25%", 4, false),
+            1
+        );
     }
 
     #[test]
@@ -149,7 +159,10 @@ mod tests {
         let one = hash_of(&template);
         assert_eq!(one, hash_of(&template));
         assert_eq!(one.len(), 10);
-        template.spec = Some(PodSpec { host_network: Some(true), ..PodSpec::default() });
+        template.spec = Some(PodSpec {
+            host_network: Some(true),
+            ..PodSpec::default()
+        });
         assert_ne!(one, hash_of(&template));
     }
 }

@@ -19,8 +19,11 @@ pub(crate) fn plan(set: &ReplicaSet, pods: &[Arc<Pod>], node: &str, now: Timesta
     if set.metadata.deletion_timestamp.is_some() {
         return Vec::new();
     }
-    let mine: Vec<&Pod> =
-        pods.iter().map(Arc::as_ref).filter(|pod| is_owned(&pod.metadata, set) && is_active(pod)).collect();
+    let mine: Vec<&Pod> = pods
+        .iter()
+        .map(Arc::as_ref)
+        .filter(|pod| is_owned(&pod.metadata, set) && is_active(pod))
+        .collect();
     let missing = spec.replicas.unwrap_or(1).max(0) - count(&mine);
     let mut actions = Vec::new();
     if missing > 0 {
@@ -29,7 +32,11 @@ pub(crate) fn plan(set: &ReplicaSet, pods: &[Arc<Pod>], node: &str, now: Timesta
         actions.extend((0..missing.min(MOST_AT_ONCE)).map(|_| Action::create(Kind::Pod, &pod)));
     } else {
         let surplus = usize::try_from(-missing).unwrap_or(0);
-        actions.extend(surplus_of(&mine, surplus).into_iter().map(|pod| Action::delete(Kind::Pod, pod)));
+        actions.extend(
+            surplus_of(&mine, surplus)
+                .into_iter()
+                .map(|pod| Action::delete(Kind::Pod, pod)),
+        );
     }
     let before = set.status.as_ref();
     let status = ReplicaSetStatus {
@@ -38,7 +45,8 @@ pub(crate) fn plan(set: &ReplicaSet, pods: &[Arc<Pod>], node: &str, now: Timesta
         fully_labeled_replicas: Some(count(&mine)),
         ready_replicas: Some(count(mine.iter().filter(|pod| is_ready(pod)))),
         available_replicas: Some(count(
-            mine.iter().filter(|pod| is_available(pod, spec.min_ready_seconds, now)),
+            mine.iter()
+                .filter(|pod| is_available(pod, spec.min_ready_seconds, now)),
         )),
         conditions: before.and_then(|before| before.conditions.clone()),
         terminating_replicas: None,

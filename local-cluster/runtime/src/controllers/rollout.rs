@@ -6,14 +6,22 @@ pub(crate) enum Budget {
     /// The old ones go before the new ones come.
     Recreate { desired: i32 },
     /// Up to `surge` too many, up to `unavailable` too few.
-    Rolling { desired: i32, surge: i32, unavailable: i32 },
+    Rolling {
+        desired: i32,
+        surge: i32,
+        unavailable: i32,
+    },
 }
 
 impl Budget {
     /// The same with numbers: recreating may miss all of them.
     pub(crate) fn as_rolling(self) -> Self {
         match self {
-            Self::Recreate { desired } => Self::Rolling { desired, surge: 0, unavailable: 0 },
+            Self::Recreate { desired } => Self::Rolling {
+                desired,
+                surge: 0,
+                unavailable: 0,
+            },
             rolling @ Self::Rolling { .. } => rolling,
         }
     }
@@ -43,16 +51,27 @@ pub(crate) fn step(budget: Budget, new: Counts, old: &[Counts], old_left: i32) -
     match budget {
         Budget::Recreate { desired } => {
             let gone = old_left == 0 && old.iter().all(|set| set.running == 0);
-            Step { new: if gone { desired } else { new.wanted.min(desired) }, old: vec![0; old.len()] }
+            Step {
+                new: if gone { desired } else { new.wanted.min(desired) },
+                old: vec![0; old.len()],
+            }
         }
-        Budget::Rolling { desired, surge, unavailable } => roll(desired, surge, unavailable, new, old),
+        Budget::Rolling {
+            desired,
+            surge,
+            unavailable,
+        } => roll(desired, surge, unavailable, new, old),
     }
 }
 
 fn roll(desired: i32, surge: i32, unavailable: i32, new: Counts, old: &[Counts]) -> Step {
     let old_wanted: i32 = old.iter().map(|set| set.wanted).sum();
     let room = (desired + surge - new.wanted - old_wanted).max(0);
-    let grown = if new.wanted >= desired { desired } else { new.wanted + room.min(desired - new.wanted) };
+    let grown = if new.wanted >= desired {
+        desired
+    } else {
+        new.wanted + room.min(desired - new.wanted)
+    };
 
     let minimum = (desired - unavailable).max(0);
     let new_missing = (new.wanted - new.available).max(0);
@@ -71,17 +90,28 @@ fn roll(desired: i32, surge: i32, unavailable: i32, new: Counts, old: &[Counts])
         *wanted -= taken;
         spare -= taken;
     }
-    Step { new: grown, old: next }
+    Step {
+        new: grown,
+        old: next,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const ONE: Budget = Budget::Rolling { desired: 1, surge: 1, unavailable: 0 };
+    const ONE: Budget = Budget::Rolling {
+        desired: 1,
+        surge: 1,
+        unavailable: 0,
+    };
 
     fn counts(wanted: i32, available: i32) -> Counts {
-        Counts { wanted, running: wanted, available }
+        Counts {
+            wanted,
+            running: wanted,
+            available,
+        }
     }
 
     #[test]
@@ -91,21 +121,39 @@ mod tests {
 
     #[test]
     fn the_old_one_stays_until_the_new_one_is_available() {
-        assert_eq!(step(ONE, counts(1, 0), &[counts(1, 1)], 1), Step { new: 1, old: vec![1] });
-        assert_eq!(step(ONE, counts(1, 1), &[counts(1, 1)], 1), Step { new: 1, old: vec![0] });
+        assert_eq!(
+            step(ONE, counts(1, 0), &[counts(1, 1)], 1),
+            Step { new: 1, old: vec![1] }
+        );
+        assert_eq!(
+            step(ONE, counts(1, 1), &[counts(1, 1)], 1),
+            Step { new: 1, old: vec![0] }
+        );
     }
 
     #[test]
     fn an_old_one_that_never_became_available_goes_first() {
-        assert_eq!(step(ONE, counts(1, 0), &[counts(1, 0)], 1).old, vec![0]);
+        assert_eq!(
+            step(ONE, counts(0, 0), &[counts(1, 1), counts(1, 0)], 2).old,
+            vec![1, 0]
+        );
     }
 
     #[test]
     fn recreating_waits_for_the_last_old_pod() {
         let budget = Budget::Recreate { desired: 2 };
-        assert_eq!(step(budget, Counts::default(), &[counts(2, 2)], 2), Step { new: 0, old: vec![0] });
-        assert_eq!(step(budget, Counts::default(), &[Counts::default()], 1), Step { new: 0, old: vec![0] });
-        assert_eq!(step(budget, Counts::default(), &[Counts::default()], 0), Step { new: 2, old: vec![0] });
+        assert_eq!(
+            step(budget, Counts::default(), &[counts(2, 2)], 2),
+            Step { new: 0, old: vec![0] }
+        );
+        assert_eq!(
+            step(budget, Counts::default(), &[Counts::default()], 1),
+            Step { new: 0, old: vec![0] }
+        );
+        assert_eq!(
+            step(budget, Counts::default(), &[Counts::default()], 0),
+            Step { new: 2, old: vec![0] }
+        );
     }
 
     #[test]
@@ -113,7 +161,11 @@ mod tests {
         for desired in 0..6 {
             for surge in 0..3 {
                 for unavailable in i32::from(surge == 0)..3 {
-                    let budget = Budget::Rolling { desired, surge, unavailable };
+                    let budget = Budget::Rolling {
+                        desired,
+                        surge,
+                        unavailable,
+                    };
                     let (mut new, mut old) = (Counts::default(), vec![counts(desired, desired)]);
                     for _ in 0..40 {
                         let next = step(budget, new, &old, 0);

@@ -23,7 +23,13 @@ const TICK: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Runs the controllers until the shutdown.
-pub(crate) async fn run(client: Client, objects: Objects, mut changes: Changes, place: Place, shutdown: Shutdown) {
+pub(crate) async fn run(
+    client: Client,
+    objects: Objects,
+    mut changes: Changes,
+    place: Place,
+    shutdown: Shutdown,
+) {
     let mut expected = Expectations::default();
     loop {
         if expected.are_met(&objects) {
@@ -70,7 +76,8 @@ impl Expectations {
     }
 
     fn add(&mut self, namespace: &str, name: String, expect: Expect) {
-        self.pods.insert((namespace.to_owned(), name), (expect, Instant::now()));
+        self.pods
+            .insert((namespace.to_owned(), name), (expect, Instant::now()));
     }
 }
 
@@ -83,18 +90,24 @@ async fn carry_out(client: &Client, action: &Action, expected: &mut Expectations
         Action::Create { target, object } => (target, create(client, target, object, expected).await),
         Action::Replace { target, object } => (target, replace(client, target, object).await),
         Action::Merge { target, patch } => {
-            let patched = api(client, target).patch(&target.name, &PatchParams::default(), &Patch::Merge(patch)).await;
+            let patched = api(client, target)
+                .patch(&target.name, &PatchParams::default(), &Patch::Merge(patch))
+                .await;
             (target, patched.map(drop))
         }
         Action::Status { target, status } => {
             let patch = Patch::Merge(serde_json::json!({"status": status}));
-            let patched = api(client, target).patch_status(&target.name, &PatchParams::default(), &patch).await;
+            let patched = api(client, target)
+                .patch_status(&target.name, &PatchParams::default(), &patch)
+                .await;
             (target, patched.map(drop))
         }
         Action::Delete { target, uid } => (target, delete(client, target, uid, expected).await),
     };
     match result {
-        Ok(()) => tracing::debug!(kind = ?target.kind, namespace = target.namespace, name = target.name, "written"),
+        Ok(()) => {
+            tracing::debug!(kind = ?target.kind, namespace = target.namespace, name = target.name, "written")
+        }
         // Somebody else was there first, or it is gone: the next plan sees it.
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
         Err(error) => tracing::warn!(
@@ -115,7 +128,9 @@ async fn create(
     expected: &mut Expectations,
 ) -> kube::Result<()> {
     let object: DynamicObject = serde_json::from_value(object.clone()).map_err(kube::Error::SerdeError)?;
-    let made = api(client, target).create(&PostParams::default(), &object).await?;
+    let made = api(client, target)
+        .create(&PostParams::default(), &object)
+        .await?;
     if target.kind == Kind::Pod {
         expected.add(&target.namespace, made.name_any(), Expect::There);
     }
@@ -124,7 +139,10 @@ async fn create(
 
 async fn replace(client: &Client, target: &Target, object: &serde_json::Value) -> kube::Result<()> {
     let object: DynamicObject = serde_json::from_value(object.clone()).map_err(kube::Error::SerdeError)?;
-    api(client, target).replace(&target.name, &PostParams::default(), &object).await.map(drop)
+    api(client, target)
+        .replace(&target.name, &PostParams::default(), &object)
+        .await
+        .map(drop)
 }
 
 async fn delete(
@@ -133,11 +151,21 @@ async fn delete(
     uid: &str,
     expected: &mut Expectations,
 ) -> kube::Result<()> {
-    let only = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
-    let params = DeleteParams { preconditions: Some(only), ..DeleteParams::background() };
+    let only = Preconditions {
+        uid: Some(uid.to_owned()),
+        resource_version: None,
+    };
+    let params = DeleteParams {
+        preconditions: Some(only),
+        ..DeleteParams::background()
+    };
     api(client, target).delete(&target.name, &params).await?;
     if target.kind == Kind::Pod {
-        expected.add(&target.namespace, target.name.clone(), Expect::Gone { uid: uid.to_owned() });
+        expected.add(
+            &target.namespace,
+            target.name.clone(),
+            Expect::Gone { uid: uid.to_owned() },
+        );
     }
     Ok(())
 }

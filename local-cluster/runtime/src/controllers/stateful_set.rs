@@ -25,16 +25,26 @@ pub(crate) fn plan(set: &StatefulSet, pods: &[Arc<Pod>], node: &str, now: Timest
         .collect();
     let mut actions = changes(set, spec, &revision, &mine, node);
     let status = status(set, spec, revision, &mine, now);
-    actions.extend(Action::status(Kind::StatefulSet, set, set.status.as_ref(), &status));
+    actions.extend(Action::status(
+        Kind::StatefulSet,
+        set,
+        set.status.as_ref(),
+        &status,
+    ));
     actions
 }
 
 fn ordinal(set: &StatefulSet, pod: &Pod) -> Option<i32> {
-    pod.name_any().strip_prefix(&format!("{}-", set.name_any()))?.parse().ok()
+    pod.name_any()
+        .strip_prefix(&format!("{}-", set.name_any()))?
+        .parse()
+        .ok()
 }
 
 fn is_of(pod: &Pod, revision: &str) -> bool {
-    pod.labels().get(REVISION_HASH).is_some_and(|label| label == revision)
+    pod.labels()
+        .get(REVISION_HASH)
+        .is_some_and(|label| label == revision)
 }
 
 fn changes(
@@ -44,13 +54,21 @@ fn changes(
     mine: &BTreeMap<i32, &Pod>,
     node: &str,
 ) -> Vec<Action> {
-    let start = spec.ordinals.as_ref().and_then(|ordinals| ordinals.start).unwrap_or(0).max(0);
+    let start = spec
+        .ordinals
+        .as_ref()
+        .and_then(|ordinals| ordinals.start)
+        .unwrap_or(0)
+        .max(0);
     let end = start.saturating_add(spec.replicas.unwrap_or(1).clamp(0, 1000));
     let parallel = spec.pod_management_policy.as_deref() == Some("Parallel");
     let mut actions = Vec::new();
     for number in start..end {
         match mine.get(&number) {
-            None => actions.push(Action::create(Kind::Pod, &numbered(set, spec, revision, number, node))),
+            None => actions.push(Action::create(
+                Kind::Pod,
+                &numbered(set, spec, revision, number, node),
+            )),
             // A name is free only when the Pod that had it is gone.
             Some(pod) if !is_active(pod) && pod.metadata.deletion_timestamp.is_none() => {
                 actions.push(Action::delete(Kind::Pod, *pod));
@@ -63,7 +81,10 @@ fn changes(
             break;
         }
     }
-    let surplus = mine.iter().rev().filter(|(number, _)| !(start..end).contains(*number));
+    let surplus = mine
+        .iter()
+        .rev()
+        .filter(|(number, _)| !(start..end).contains(*number));
     for (_, pod) in surplus {
         if pod.metadata.deletion_timestamp.is_none() {
             actions.push(Action::delete(Kind::Pod, *pod));
@@ -88,7 +109,9 @@ fn replacement(
     if strategy.and_then(|strategy| strategy.type_.as_deref()) == Some("OnDelete") {
         return None;
     }
-    let partition = strategy.and_then(|strategy| strategy.rolling_update.as_ref()?.partition).unwrap_or(0);
+    let partition = strategy
+        .and_then(|strategy| strategy.rolling_update.as_ref()?.partition)
+        .unwrap_or(0);
     for number in numbers.rev().take_while(|number| *number >= partition) {
         let pod = mine.get(&number)?;
         if pod.metadata.deletion_timestamp.is_some() {
@@ -145,13 +168,19 @@ fn status(
     let active: Vec<&Pod> = mine.values().copied().filter(|pod| is_active(pod)).collect();
     let updated = count(active.iter().filter(|pod| is_of(pod, &revision)));
     let complete = updated == spec.replicas.unwrap_or(1) && updated == count(&active);
-    let current = if complete { revision.clone() } else { before.current_revision.unwrap_or(revision.clone()) };
+    let current = if complete {
+        revision.clone()
+    } else {
+        before.current_revision.unwrap_or(revision.clone())
+    };
     StatefulSetStatus {
         observed_generation: set.metadata.generation,
         replicas: count(&active),
         ready_replicas: Some(count(active.iter().filter(|pod| is_ready(pod)))),
         available_replicas: Some(count(
-            active.iter().filter(|pod| is_available(pod, spec.min_ready_seconds, now)),
+            active
+                .iter()
+                .filter(|pod| is_available(pod, spec.min_ready_seconds, now)),
         )),
         updated_replicas: Some(updated),
         current_replicas: Some(count(active.iter().filter(|pod| is_of(pod, &current)))),

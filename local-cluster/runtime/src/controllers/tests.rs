@@ -9,7 +9,10 @@ fn object<T: serde::de::DeserializeOwned>(value: serde_json::Value) -> T {
 }
 
 fn place() -> Place {
-    Place { node: "here".into(), external: "127.9.8.1".parse().unwrap() }
+    Place {
+        node: "here".into(),
+        external: "127.9.8.1".parse().unwrap(),
+    }
 }
 
 fn deployment(image: &str, strategy: &str) -> Deployment {
@@ -39,7 +42,10 @@ impl Model {
                 self.carry_out(action);
             }
         }
-        panic!("the plans do not settle: {:?}", plan(&self.world, &place(), Timestamp::UNIX_EPOCH));
+        panic!(
+            "the plans do not settle: {:?}",
+            plan(&self.world, &place(), Timestamp::UNIX_EPOCH)
+        );
     }
 
     fn carry_out(&mut self, action: Action) {
@@ -82,7 +88,10 @@ impl Model {
     }
 
     fn take(&mut self, target: &action::Target) -> Option<serde_json::Value> {
-        fn from<K: Resource + serde::Serialize>(items: &mut Vec<Arc<K>>, name: &str) -> Option<serde_json::Value> {
+        fn from<K: Resource + serde::Serialize>(
+            items: &mut Vec<Arc<K>>,
+            name: &str,
+        ) -> Option<serde_json::Value> {
             let at = items.iter().position(|item| item.name_any() == name)?;
             Some(serde_json::to_value(items.remove(at).as_ref()).unwrap())
         }
@@ -102,8 +111,10 @@ impl Model {
     fn make_ready(&mut self) {
         for (index, pod) in self.world.pods.iter_mut().enumerate() {
             let mut ready = pod.as_ref().clone();
-            ready.status = object(json!({"phase": "Running", "podIP": format!("127.9.8.{}", index + 2),
-                "conditions": [{"type": "Ready", "status": "True"}]}));
+            ready.status = object(
+                json!({"phase": "Running", "podIP": format!("127.9.8.{}", index + 2),
+                "conditions": [{"type": "Ready", "status": "True"}]}),
+            );
             *pod = Arc::new(ready);
         }
     }
@@ -126,7 +137,10 @@ fn merge(into: &mut serde_json::Value, patch: &serde_json::Value) {
 #[test]
 fn a_deployment_becomes_available_with_its_pod() {
     let mut model = Model::default();
-    model.world.deployments.push(Arc::new(deployment("karez:1", "RollingUpdate")));
+    model
+        .world
+        .deployments
+        .push(Arc::new(deployment("karez:1", "RollingUpdate")));
     model.settle();
     assert_eq!((model.world.replica_sets.len(), model.world.pods.len()), (1, 1));
     let pod = &model.world.pods[0];
@@ -143,13 +157,19 @@ fn a_deployment_becomes_available_with_its_pod() {
     assert_eq!(condition(&model, 0), "Available=True MinimumReplicasAvailable");
     assert_eq!(condition(&model, 1), "Progressing=True NewReplicaSetAvailable");
     let status = model.world.deployments[0].status.clone().unwrap();
-    assert_eq!((status.observed_generation, status.ready_replicas), (Some(3), Some(1)));
+    assert_eq!(
+        (status.observed_generation, status.ready_replicas),
+        (Some(3), Some(1))
+    );
 }
 
 #[test]
 fn a_changed_template_replaces_the_pod_when_the_new_one_is_ready() {
     let mut model = Model::default();
-    model.world.deployments.push(Arc::new(deployment("karez:1", "RollingUpdate")));
+    model
+        .world
+        .deployments
+        .push(Arc::new(deployment("karez:1", "RollingUpdate")));
     model.settle();
     model.make_ready();
     model.settle();
@@ -158,7 +178,11 @@ fn a_changed_template_replaces_the_pod_when_the_new_one_is_ready() {
     changed.spec = deployment("karez:2", "RollingUpdate").spec;
     model.world.deployments.push(Arc::new(changed));
     model.settle();
-    assert_eq!(model.world.pods.len(), 2, "the old one stays until the new one is ready");
+    assert_eq!(
+        model.world.pods.len(),
+        2,
+        "the old one stays until the new one is ready"
+    );
     model.make_ready();
     model.settle();
     assert_eq!(model.world.pods.len(), 1);
@@ -170,7 +194,10 @@ fn a_changed_template_replaces_the_pod_when_the_new_one_is_ready() {
 #[test]
 fn recreating_never_has_two() {
     let mut model = Model::default();
-    model.world.deployments.push(Arc::new(deployment("karez:1", "Recreate")));
+    model
+        .world
+        .deployments
+        .push(Arc::new(deployment("karez:1", "Recreate")));
     model.settle();
     let mut changed = model.world.deployments.remove(0).as_ref().clone();
     changed.spec = deployment("karez:2", "Recreate").spec;
@@ -179,16 +206,28 @@ fn recreating_never_has_two() {
     ending.metadata.deletion_timestamp = object(json!("2026-01-01T00:00:00Z"));
     model.world.pods.push(Arc::new(ending));
     model.settle();
-    assert_eq!(model.world.pods.len(), 1, "the new one waits for the old one's end");
+    assert_eq!(
+        model.world.pods.len(),
+        1,
+        "the new one waits for the old one's end"
+    );
     model.world.pods.clear();
     model.settle();
-    assert_eq!(model.world.pods[0].spec.as_ref().unwrap().containers[0].image.as_deref(), Some("karez:2"));
+    assert_eq!(
+        model.world.pods[0].spec.as_ref().unwrap().containers[0]
+            .image
+            .as_deref(),
+        Some("karez:2")
+    );
 }
 
 #[test]
 fn a_service_has_its_ready_pods_by_named_port() {
     let mut model = Model::default();
-    model.world.deployments.push(Arc::new(deployment("karez:1", "RollingUpdate")));
+    model
+        .world
+        .deployments
+        .push(Arc::new(deployment("karez:1", "RollingUpdate")));
     model.world.services.push(Arc::new(object(json!({
         "metadata": {"name": "s", "namespace": "default", "uid": "s1"},
         "spec": {"type": "LoadBalancer", "selector": {"app": "d"}, "ports": [{"name": "grpc", "port": 80, "targetPort": "otlp"}]}
@@ -203,7 +242,14 @@ fn a_service_has_its_ready_pods_by_named_port() {
     assert_eq!(slice.ports.as_ref().unwrap()[0].port, Some(4317));
     let subset = &model.world.endpoints[0].subsets.as_ref().unwrap()[0];
     assert_eq!(subset.addresses.as_ref().unwrap()[0].ip, "127.9.8.2");
-    let ingress = model.world.services[0].status.clone().unwrap().load_balancer.unwrap().ingress.unwrap();
+    let ingress = model.world.services[0]
+        .status
+        .clone()
+        .unwrap()
+        .load_balancer
+        .unwrap()
+        .ingress
+        .unwrap();
     assert_eq!(ingress[0].ip.as_deref(), Some("127.9.8.1"));
 }
 
@@ -226,16 +272,28 @@ fn a_stateful_set_starts_in_order_and_rolls_from_the_end() {
     model.settle();
     let names: Vec<String> = model.world.pods.iter().map(|pod| pod.name_any()).collect();
     assert_eq!(names, ["s-0", "s-1"]);
-    assert_eq!(model.world.pods[1].spec.as_ref().unwrap().subdomain.as_deref(), Some("peers"));
+    assert_eq!(
+        model.world.pods[1].spec.as_ref().unwrap().subdomain.as_deref(),
+        Some("peers")
+    );
     let mut changed = model.world.stateful_sets.remove(0).as_ref().clone();
     changed.spec = set("karez:2").spec;
     model.world.stateful_sets.push(Arc::new(changed));
     model.settle();
     let image = |model: &Model, name: &str| {
-        let pod = model.world.pods.iter().find(|pod| pod.name_any() == name).cloned().unwrap();
+        let pod = model
+            .world
+            .pods
+            .iter()
+            .find(|pod| pod.name_any() == name)
+            .cloned()
+            .unwrap();
         pod.spec.as_ref().unwrap().containers[0].image.clone().unwrap()
     };
-    assert_eq!((image(&model, "s-0"), image(&model, "s-1")), ("karez:1".into(), "karez:2".into()));
+    assert_eq!(
+        (image(&model, "s-0"), image(&model, "s-1")),
+        ("karez:1".into(), "karez:2".into())
+    );
     model.make_ready();
     model.settle();
     assert_eq!(image(&model, "s-0"), "karez:2");
@@ -254,5 +312,12 @@ fn a_daemon_set_has_one_pod() {
     model.settle();
     assert_eq!(model.world.pods.len(), 1);
     let status = model.world.daemon_sets[0].status.clone().unwrap();
-    assert_eq!((status.number_ready, status.desired_number_scheduled, status.number_available), (1, 1, Some(1)));
+    assert_eq!(
+        (
+            status.number_ready,
+            status.desired_number_scheduled,
+            status.number_available
+        ),
+        (1, 1, Some(1))
+    );
 }
