@@ -1,6 +1,5 @@
 //! Extensions: what a collector has beside its pipelines.
 
 pub mod auth;
-pub mod health_check;
 pub mod jaeger_query;
 pub mod jaeger_storage;

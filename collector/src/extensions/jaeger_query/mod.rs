@@ -7,7 +7,6 @@
 mod api;
 mod json;
 mod params;
-mod v3;
 
 #[cfg(test)]
 mod tests;

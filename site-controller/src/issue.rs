@@ -1,0 +1,223 @@
+//! Orders in, Secrets out: the one place where keys are made.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use karez_identity::{Authority, ConnectionToken, Credential, IssueError, Subject, TokenUri, Usage};
+use karez_kubernetes::{VERSION, labels, names};
+use rand::Rng;
+use rand::distr::Alphanumeric;
+
+use crate::object::{meta, non_empty, strings};
+use crate::plan::{CertificateKind, CertificateOrder, TokenOrder};
+
+/// How long authorities and what they issue are valid.
+const LIFETIME: Duration = Duration::from_secs(5 * 365 * 24 * 3600);
+
+/// Why an order could not be fulfilled.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OrderError {
+    /// The authority's Secret is not there.
+    #[error("Secret {secret} waits for its authority, Secret {authority}")]
+    NoAuthority { secret: String, authority: String },
+    /// The authority's Secret is damaged.
+    #[error("Secret {authority}: {source}; delete it to get a new authority, then exchange its tokens")]
+    Authority {
+        authority: String,
+        #[source]
+        source: IssueError,
+    },
+    /// The authority's Secret lacks a part.
+    #[error("Secret {authority}: {key} is missing or no text; delete it to get a new authority")]
+    AuthorityPart { authority: String, key: &'static str },
+    /// The certificate cannot be made.
+    #[error("Secret {secret}: {source}")]
+    Issue {
+        secret: String,
+        #[source]
+        source: IssueError,
+    },
+}
+
+/// The authorities of a namespace: those that are there and those just made.
+pub(crate) struct Issuer<'a> {
+    secrets: &'a BTreeMap<String, Secret>,
+    made: BTreeMap<String, Secret>,
+    now: Timestamp,
+}
+
+impl<'a> Issuer<'a> {
+    /// Over the Secrets that are there.
+    pub(crate) fn new(secrets: &'a BTreeMap<String, Secret>, now: Timestamp) -> Self {
+        Self {
+            secrets,
+            made: BTreeMap::new(),
+            now,
+        }
+    }
+
+    /// Makes the Secret of one order. Authorities come before what they issue.
+    pub(crate) fn certificate(&mut self, order: &CertificateOrder) -> Result<Secret, OrderError> {
+        let mut data: BTreeMap<String, Vec<u8>> = order.extra.clone();
+        let mut kind = "kubernetes.io/tls";
+        match &order.kind {
+            CertificateKind::Authority { common_name } => {
+                let authority =
+                    Authority::new(common_name, self.now, LIFETIME).map_err(|source| OrderError::Issue {
+                        secret: order.secret.clone(),
+                        source,
+                    })?;
+                data.insert(
+                    "tls.crt".to_owned(),
+                    authority.certificate_pem().as_bytes().to_vec(),
+                );
+                data.insert("tls.key".to_owned(), authority.key_pem().as_bytes().to_vec());
+            }
+            CertificateKind::Issued {
+                authority,
+                common_name,
+                hosts,
+                server,
+            } => {
+                let subject = Subject {
+                    common_name: common_name.clone(),
+                    dns_names: hosts.clone(),
+                    usage: if *server { Usage::Both } else { Usage::Client },
+                    lifetime: LIFETIME,
+                    uri: None,
+                };
+                data.extend(pem(&self.issue(&order.secret, authority, &subject)?));
+            }
+            CertificateKind::ConsoleUser { user } => {
+                let password: Vec<u8> = rand::rng().sample_iter(Alphanumeric).take(10).collect();
+                data.insert(user.clone(), password);
+                kind = "Opaque";
+            }
+            CertificateKind::Trust { authority } => {
+                let secret = self.authority_secret(&order.secret, authority)?;
+                let certificate = part(secret, authority, "tls.crt")?.as_bytes().to_vec();
+                data.insert("ca.crt".to_owned(), certificate);
+                data.insert("tls.crt".to_owned(), Vec::new());
+                data.insert("tls.key".to_owned(), Vec::new());
+            }
+        }
+        let managed = if order.owner.is_some() {
+            "certificate"
+        } else {
+            "authority"
+        };
+        let secret = Secret {
+            metadata: ObjectMeta {
+                annotations: non_empty(order.annotations.clone()),
+                ..meta(&order.secret, &order.namespace, managed, order.owner.as_ref())
+            },
+            type_: Some(kind.to_owned()),
+            data: Some(bytes(data)),
+            ..Secret::default()
+        };
+        if matches!(order.kind, CertificateKind::Authority { .. }) {
+            self.made.insert(order.secret.clone(), secret.clone());
+        }
+        Ok(secret)
+    }
+
+    /// Fills a token request: data replaced as a whole, annotations added, label flipped, all else kept.
+    pub(crate) fn token(&self, order: &TokenOrder) -> Result<Secret, OrderError> {
+        let name = order.request.metadata.name.clone().unwrap_or_default();
+        let uri = TokenUri {
+            site_id: order.site_id.clone(),
+            token: name.clone(),
+        }
+        .to_uri();
+        let mut hosts = vec![order.inter_router.0.clone(), order.edge.0.clone()];
+        hosts.dedup();
+        let subject = Subject {
+            common_name: name.clone(),
+            dns_names: hosts,
+            usage: Usage::Client,
+            lifetime: LIFETIME,
+            uri: Some(uri),
+        };
+        let token = ConnectionToken {
+            name: name.clone(),
+            inter_router: order.inter_router.clone(),
+            edge: order.edge.clone(),
+            generated_by: order.site_id.clone(),
+            site_version: VERSION.to_owned(),
+            cost: None,
+            credential: self.issue(&name, names::SITE_CA, &subject)?,
+        };
+        let mut secret = order.request.clone();
+        secret.data = Some(bytes(token.data()));
+        secret
+            .metadata
+            .annotations
+            .get_or_insert_default()
+            .extend(token.annotations());
+        let flipped = strings([(labels::TYPE, labels::TYPE_TOKEN)]);
+        secret.metadata.labels.get_or_insert_default().extend(flipped);
+        secret.metadata.managed_fields = None;
+        Ok(secret)
+    }
+
+    fn issue(&self, secret: &str, authority: &str, subject: &Subject) -> Result<Credential, OrderError> {
+        let source = self.authority_secret(secret, authority)?;
+        let (certificate, key) = (
+            part(source, authority, "tls.crt")?,
+            part(source, authority, "tls.key")?,
+        );
+        let parsed = Authority::from_pem(certificate, key).map_err(|source| OrderError::Authority {
+            authority: authority.to_owned(),
+            source,
+        })?;
+        parsed
+            .issue(subject, self.now)
+            .map_err(|source| OrderError::Issue {
+                secret: secret.to_owned(),
+                source,
+            })
+    }
+
+    fn authority_secret(&self, secret: &str, authority: &str) -> Result<&Secret, OrderError> {
+        self.made
+            .get(authority)
+            .or_else(|| self.secrets.get(authority))
+            .ok_or_else(|| OrderError::NoAuthority {
+                secret: secret.to_owned(),
+                authority: authority.to_owned(),
+            })
+    }
+}
+
+fn part<'a>(secret: &'a Secret, authority: &str, key: &'static str) -> Result<&'a str, OrderError> {
+    secret
+        .data
+        .as_ref()
+        .and_then(|data| data.get(key))
+        .and_then(|bytes| std::str::from_utf8(&bytes.0).ok())
+        .ok_or_else(|| OrderError::AuthorityPart {
+            authority: authority.to_owned(),
+            key,
+        })
+}
+
+fn pem(credential: &Credential) -> BTreeMap<String, Vec<u8>> {
+    BTreeMap::from([
+        (
+            "tls.crt".to_owned(),
+            credential.certificate_pem.clone().into_bytes(),
+        ),
+        ("tls.key".to_owned(), credential.key_pem.clone().into_bytes()),
+        ("ca.crt".to_owned(), credential.ca_pem.clone().into_bytes()),
+    ])
+}
+
+fn bytes(data: BTreeMap<String, Vec<u8>>) -> BTreeMap<String, ByteString> {
+    data.into_iter()
+        .map(|(key, value)| (key, ByteString(value)))
+        .collect()
+}

@@ -1,0 +1,599 @@
+//! `OpenTelemetryCollector` in, its workload, ConfigMap, account and Services out, named and labelled as the
+//! operator 0.98 does. The configuration's text is kept to the letter, so that its lines stay true.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::apps::v1::{
+    DaemonSet, DaemonSetSpec, Deployment, DeploymentSpec, StatefulSet, StatefulSetSpec,
+};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, ConfigMapVolumeSource, Container, EnvVar, HTTPGetAction, KeyToPath, PodSpec, PodTemplateSpec,
+    Probe, Service, ServiceAccount, ServicePort, ServiceSpec, Volume, VolumeMount,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use karez_document::{Diagnosis, Origin};
+use karez_kubernetes::{
+    CollectorConfig, CollectorMode, IMAGE, OpenTelemetryCollector, ProbeTimings, ServiceAccountName, VERSION,
+    labels, names,
+};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::collector_ports::{container_ports, merged, metrics_port, port_of, service_ports};
+use super::site_workloads::field;
+use super::{Note, Plan};
+use crate::object::{ObjectRef, Strings, json, meta, non_empty, reference, strings};
+
+/// What the plan for a collector knows besides the resource.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Surroundings<'a> {
+    /// Live objects labelled as made for collectors.
+    pub(crate) managed: &'a [(ObjectRef, Strings)],
+    /// Ready and wanted replicas of the live workload.
+    pub(crate) replicas: Option<(i32, i32)>,
+    /// Offer 0.58's Service port 55681 beside 4318.
+    pub(crate) legacy_otlp: bool,
+}
+
+/// Plans one collector.
+pub(crate) fn plan(collector: &OpenTelemetryCollector, around: Surroundings<'_>) -> Plan {
+    let mut plan = Plan::default();
+    if collector.metadata.deletion_timestamp.is_some() || collector.is_unmanaged() {
+        return plan;
+    }
+    let Some(text) = config_text(collector) else {
+        plan.notes.push(note(
+            collector,
+            true,
+            "ConfigurationError",
+            missing_config(collector),
+        ));
+        return plan;
+    };
+    let origin = origin(collector);
+    plan.notes.extend(
+        diagnose(collector, &text, &origin)
+            .iter()
+            .map(|diagnosis| diagnosed(collector, diagnosis)),
+    );
+    let config = match karez_document::yaml::parse(&text, &origin) {
+        Ok(documents) => documents
+            .first()
+            .map(karez_document::yaml::Node::to_json)
+            .unwrap_or_default(),
+        // Its notes say where; what already runs is left running.
+        Err(_) => return plan,
+    };
+    let parts = Parts::new(collector, text, config, around.legacy_otlp);
+    plan.objects.push(json(&parts.config_map()));
+    plan.objects
+        .extend(parts.service_account().map(|account| json(&account)));
+    plan.objects.extend(parts.workload());
+    plan.objects.extend(parts.services().iter().map(json));
+    plan.statuses.push(parts.status(around.replicas));
+    let instance = parts.instance();
+    let own = around.managed.iter().filter(|(object, labels)| {
+        object.namespace == parts.namespace && labels.get(labels::APP_INSTANCE) == Some(&instance)
+    });
+    plan.prune(own.map(|(object, _)| object));
+    plan
+}
+
+/// The configuration as text; an object is written as YAML.
+pub(crate) fn config_text(collector: &OpenTelemetryCollector) -> Option<String> {
+    match collector.spec.config.as_ref()? {
+        CollectorConfig::Text(text) => Some(text.clone()),
+        CollectorConfig::Object(value) => serde_saphyr::to_string(value).ok(),
+    }
+}
+
+/// Where the text of the configuration was written.
+pub(crate) fn origin(collector: &OpenTelemetryCollector) -> Origin {
+    let annotation = |key: &str| {
+        collector
+            .metadata
+            .annotations
+            .as_ref()
+            .and_then(|all| all.get(key))
+    };
+    let line = annotation(labels::CONFIG_LINE).and_then(|line| line.parse().ok());
+    match (annotation(labels::SOURCE_FILE), line) {
+        (Some(file), Some(line)) => Origin::embedded(file.clone(), line),
+        (Some(file), None) => Origin::embedded(file.clone(), 1),
+        (None, _) => Origin::file(format!(
+            "OpenTelemetryCollector {}/{}",
+            collector.metadata.namespace.as_deref().unwrap_or_default(),
+            collector.metadata.name.as_deref().unwrap_or_default(),
+        )),
+    }
+}
+
+/// Everything that is wrong with a collector's configuration.
+pub(crate) fn diagnose(collector: &OpenTelemetryCollector, text: &str, origin: &Origin) -> Vec<Diagnosis> {
+    let given: BTreeMap<&str, Option<&str>> = collector
+        .spec
+        .env
+        .iter()
+        .map(|var| (var.name.as_str(), var.value.as_deref()))
+        .collect();
+    let env = |name: &str| match given.get(name) {
+        Some(Some(value)) => Some((*value).to_owned()),
+        // Its value is known in the pod only: anything that is not empty will do to look at the rest.
+        Some(None) => Some(name.to_lowercase()),
+        None => (name == "POD_NAME").then(|| "pod".to_owned()),
+    };
+    karez_collector_config::check(text, origin, &env).1
+}
+
+fn missing_config(collector: &OpenTelemetryCollector) -> String {
+    let place = origin(collector).file;
+    format!("{place}: error: spec.config: is missing; write the Collector's configuration there")
+}
+
+fn diagnosed(collector: &OpenTelemetryCollector, diagnosis: &Diagnosis) -> Note {
+    let reason = if diagnosis.is_error() {
+        "ConfigurationError"
+    } else {
+        "ConfigurationWarning"
+    };
+    note(collector, true, reason, diagnosis.to_string())
+}
+
+fn note(collector: &OpenTelemetryCollector, warning: bool, reason: &'static str, message: String) -> Note {
+    let about = reference(
+        "opentelemetry.io/v1beta1",
+        "OpenTelemetryCollector",
+        &collector.metadata,
+    );
+    Note {
+        about,
+        warning,
+        reason,
+        message,
+    }
+}
+
+/// The parts from which a collector's objects are built.
+pub(crate) struct Parts<'a> {
+    collector: &'a OpenTelemetryCollector,
+    name: String,
+    namespace: String,
+    text: String,
+    config: Value,
+    ports: Vec<ServicePort>,
+    owner: OwnerReference,
+}
+
+impl<'a> Parts<'a> {
+    /// Of a collector whose configuration could be read.
+    pub(crate) fn new(
+        collector: &'a OpenTelemetryCollector,
+        text: String,
+        config: Value,
+        legacy: bool,
+    ) -> Self {
+        let own = collector.metadata.name.clone().unwrap_or_default();
+        let ports = merged(&collector.spec.ports, service_ports(&config, legacy));
+        Self {
+            name: dns_name(&format!("{own}-collector")),
+            namespace: collector.metadata.namespace.clone().unwrap_or_default(),
+            owner: OwnerReference {
+                api_version: "opentelemetry.io/v1beta1".to_owned(),
+                kind: "OpenTelemetryCollector".to_owned(),
+                name: own,
+                uid: collector.metadata.uid.clone().unwrap_or_default(),
+                controller: Some(true),
+                block_owner_deletion: Some(true),
+            },
+            collector,
+            text,
+            config,
+            ports,
+        }
+    }
+
+    fn instance(&self) -> String {
+        cut(&format!("{}.{}", self.namespace, self.owner.name))
+    }
+
+    /// The four labels that select.
+    fn selector(&self) -> Strings {
+        strings([
+            (labels::APP_MANAGED_BY, "opentelemetry-operator"),
+            (labels::APP_INSTANCE, &self.instance()),
+            (labels::APP_PART_OF, "opentelemetry"),
+            (labels::APP_COMPONENT, "opentelemetry-collector"),
+        ])
+    }
+
+    /// All labels, with the object's own name.
+    fn labels(&self, name: &str) -> Strings {
+        let mut all = bookkeeping_removed(self.collector.metadata.labels.as_ref());
+        let given_name = all.get(labels::APP_NAME).cloned();
+        all.extend(self.selector());
+        all.insert(
+            labels::APP_NAME.to_owned(),
+            given_name.unwrap_or_else(|| name.to_owned()),
+        );
+        all.insert(labels::APP_VERSION.to_owned(), self.version_label());
+        all
+    }
+
+    /// The tag of the resource's image, `latest` without one.
+    fn version_label(&self) -> String {
+        let image = self.collector.spec.image.as_deref().unwrap_or_default();
+        let image = image.split('@').next().unwrap_or_default();
+        let last = image.rsplit('/').next().unwrap_or_default();
+        cut(last.split_once(':').map_or("latest", |(_, tag)| tag))
+    }
+
+    fn annotations(&self) -> Strings {
+        bookkeeping_removed(self.collector.metadata.annotations.as_ref())
+    }
+
+    fn meta(&self, name: &str, label_name: &str) -> ObjectMeta {
+        let mut meta = meta(name, &self.namespace, "collector", Some(&self.owner));
+        meta.labels
+            .get_or_insert_default()
+            .extend(self.labels(label_name));
+        meta.annotations = non_empty(self.annotations());
+        meta
+    }
+
+    fn config_map(&self) -> ConfigMap {
+        ConfigMap {
+            metadata: self.meta(&self.name, &self.name),
+            data: Some(strings([(names::COLLECTOR_CONFIG_KEY, &self.text)])),
+            ..ConfigMap::default()
+        }
+    }
+
+    fn service_account(&self) -> Option<ServiceAccount> {
+        match self.collector.service_account(&self.name) {
+            ServiceAccountName::Given(_) => None,
+            ServiceAccountName::Own(name) => Some(ServiceAccount {
+                metadata: self.meta(&name, &name),
+                ..ServiceAccount::default()
+            }),
+        }
+    }
+
+    fn services(&self) -> Vec<Service> {
+        let mut services = Vec::new();
+        let policy = if self.collector.mode() == CollectorMode::DaemonSet {
+            "Local"
+        } else {
+            "Cluster"
+        };
+        if !self.ports.is_empty() {
+            let spec = ServiceSpec {
+                selector: Some(self.selector()),
+                ports: Some(self.ports.clone()),
+                internal_traffic_policy: Some(policy.to_owned()),
+                ..ServiceSpec::default()
+            };
+            let base = Service {
+                metadata: self.meta(&self.name, &self.name),
+                spec: Some(spec.clone()),
+                ..Service::default()
+            };
+            let name = dns_name(&format!("{}-headless", self.name));
+            // The headless copy keeps the base's name label.
+            let mut metadata = self.meta(&name, &self.name);
+            let mark = strings([(labels::COLLECTOR_HEADLESS, "Exists")]);
+            metadata.labels.get_or_insert_default().extend(mark);
+            metadata.annotations.get_or_insert_default().insert(
+                "service.beta.openshift.io/serving-cert-secret-name".to_owned(),
+                format!("{name}-tls"),
+            );
+            let headless = ServiceSpec {
+                cluster_ip: Some("None".to_owned()),
+                ..spec
+            };
+            services.extend([
+                base,
+                Service {
+                    metadata,
+                    spec: Some(headless),
+                    ..Service::default()
+                },
+            ]);
+        }
+        services.push(self.monitoring());
+        services
+    }
+
+    fn monitoring(&self) -> Service {
+        let name = dns_name(&format!("{}-monitoring", self.name));
+        let mut metadata = self.meta(&name, &name);
+        let mark = strings([(labels::COLLECTOR_MONITORING, "Exists")]);
+        metadata.labels.get_or_insert_default().extend(mark);
+        let port = ServicePort {
+            name: Some("monitoring".to_owned()),
+            port: i32::from(metrics_port(&self.config)),
+            ..ServicePort::default()
+        };
+        Service {
+            metadata,
+            spec: Some(ServiceSpec {
+                selector: Some(self.selector()),
+                ports: Some(vec![port]),
+                ..ServiceSpec::default()
+            }),
+            ..Service::default()
+        }
+    }
+
+    fn workload(&self) -> Option<Value> {
+        let mut metadata = self.meta(&self.name, &self.name);
+        let annotations = self.workload_annotations();
+        metadata.annotations = Some(annotations.clone());
+        let selector = LabelSelector {
+            match_labels: Some(self.selector()),
+            ..LabelSelector::default()
+        };
+        let mut pod_annotations = self.collector.spec.pod_annotations.clone();
+        pod_annotations.extend(annotations);
+        let template = PodTemplateSpec {
+            metadata: Some(ObjectMeta {
+                labels: Some(self.labels(&self.name)),
+                annotations: Some(pod_annotations),
+                ..ObjectMeta::default()
+            }),
+            spec: Some(self.pod()),
+        };
+        let replicas = Some(self.collector.spec.replicas.unwrap_or(1));
+        match self.collector.mode() {
+            CollectorMode::Deployment => Some(json(&Deployment {
+                metadata,
+                spec: Some(DeploymentSpec {
+                    replicas,
+                    selector,
+                    template,
+                    ..DeploymentSpec::default()
+                }),
+                ..Deployment::default()
+            })),
+            CollectorMode::DaemonSet => Some(json(&DaemonSet {
+                metadata,
+                spec: Some(DaemonSetSpec {
+                    selector,
+                    template,
+                    ..DaemonSetSpec::default()
+                }),
+                ..DaemonSet::default()
+            })),
+            CollectorMode::StatefulSet => Some(json(&StatefulSet {
+                metadata,
+                spec: Some(StatefulSetSpec {
+                    replicas,
+                    selector,
+                    template,
+                    service_name: Some(self.name.clone()),
+                    pod_management_policy: Some("Parallel".to_owned()),
+                    volume_claim_templates: filled(&self.collector.spec.volume_claim_templates),
+                    ..StatefulSetSpec::default()
+                }),
+                ..StatefulSet::default()
+            })),
+            CollectorMode::Sidecar => None,
+        }
+    }
+
+    fn workload_annotations(&self) -> Strings {
+        let port = metrics_port(&self.config).to_string();
+        let mut all = strings([
+            ("prometheus.io/scrape", "true"),
+            ("prometheus.io/port", &port),
+            ("prometheus.io/path", "/metrics"),
+        ]);
+        all.extend(self.annotations());
+        let digest = hex::encode(Sha256::digest(&self.text));
+        all.insert("opentelemetry-operator-config/sha256".to_owned(), digest);
+        all
+    }
+
+    fn pod(&self) -> PodSpec {
+        let spec = &self.collector.spec;
+        let account = match self.collector.service_account(&self.name) {
+            ServiceAccountName::Given(name) | ServiceAccountName::Own(name) => name,
+        };
+        let mut containers = vec![self.container()];
+        containers.extend(spec.additional_containers.clone());
+        let mut volumes = vec![self.config_volume()];
+        volumes.extend(spec.volumes.clone());
+        let network = if spec.host_network == Some(true) {
+            "ClusterFirstWithHostNet"
+        } else {
+            "ClusterFirst"
+        };
+        PodSpec {
+            service_account_name: Some(account),
+            init_containers: filled(&spec.init_containers),
+            containers,
+            volumes: Some(volumes),
+            dns_policy: Some(network.to_owned()),
+            host_network: spec.host_network.filter(|on| *on),
+            share_process_namespace: spec.share_process_namespace,
+            node_selector: non_empty(spec.node_selector.clone()),
+            tolerations: filled(&spec.tolerations),
+            affinity: spec.affinity.clone(),
+            topology_spread_constraints: filled(&spec.topology_spread_constraints),
+            priority_class_name: spec.priority_class_name.clone().filter(|name| !name.is_empty()),
+            security_context: spec.pod_security_context.clone(),
+            termination_grace_period_seconds: spec.termination_grace_period_seconds,
+            ..PodSpec::default()
+        }
+    }
+
+    fn config_volume(&self) -> Volume {
+        let item = KeyToPath {
+            key: names::COLLECTOR_CONFIG_KEY.to_owned(),
+            path: names::COLLECTOR_CONFIG_KEY.to_owned(),
+            ..KeyToPath::default()
+        };
+        Volume {
+            name: "otc-internal".to_owned(),
+            config_map: Some(ConfigMapVolumeSource {
+                name: self.name.clone(),
+                items: Some(vec![item]),
+                ..ConfigMapVolumeSource::default()
+            }),
+            ..Volume::default()
+        }
+    }
+
+    fn container(&self) -> Container {
+        let mut mounts = vec![VolumeMount {
+            name: "otc-internal".to_owned(),
+            mount_path: "/conf".to_owned(),
+            ..VolumeMount::default()
+        }];
+        mounts.extend(self.collector.spec.volume_mounts.clone());
+        Container {
+            volume_mounts: Some(mounts),
+            ..self.container_with("--config=/conf/collector.yaml", Vec::new())
+        }
+    }
+
+    /// The container of a sidecar: the configuration travels in its environment.
+    pub(crate) fn sidecar(&self) -> Container {
+        let config = EnvVar {
+            name: "OTEL_CONFIG".to_owned(),
+            value: Some(self.text.clone()),
+            ..EnvVar::default()
+        };
+        Container {
+            volume_mounts: filled(&self.collector.spec.volume_mounts),
+            ..self.container_with("--config=env:OTEL_CONFIG", vec![config])
+        }
+    }
+
+    fn container_with(&self, config: &str, more: Vec<EnvVar>) -> Container {
+        let spec = &self.collector.spec;
+        let given = spec.image.clone().filter(|image| !image.is_empty());
+        let mut args: Vec<String> = Vec::new();
+        let command = given.is_none().then(|| vec!["karez".to_owned()]);
+        if given.is_none() {
+            args.push("collector".to_owned());
+        }
+        let flags = spec.args.iter().filter(|(name, _)| *name != "config");
+        let flags = flags.map(|(name, value)| format!("--{name}={value}"));
+        args.push(config.to_owned());
+        args.extend(flags);
+        let mut env = spec.env.clone();
+        if !env.iter().any(|var| var.name == "POD_NAME") {
+            env.push(field("POD_NAME", "metadata.name"));
+        }
+        env.extend(more);
+        Container {
+            name: names::COLLECTOR_CONTAINER.to_owned(),
+            image: Some(given.unwrap_or_else(|| IMAGE.to_owned())),
+            image_pull_policy: spec.image_pull_policy.clone().filter(|policy| !policy.is_empty()),
+            command,
+            args: Some(args),
+            env: Some(env),
+            env_from: filled(&spec.env_from),
+            ports: Some(container_ports(&self.ports, metrics_port(&self.config))),
+            resources: spec.resources.clone(),
+            security_context: spec.security_context.clone(),
+            lifecycle: spec.lifecycle.clone(),
+            liveness_probe: health_probe(&self.config, spec.liveness_probe.as_ref()),
+            ..Container::default()
+        }
+    }
+
+    fn status(&self, replicas: Option<(i32, i32)>) -> Value {
+        let scaled = matches!(
+            self.collector.mode(),
+            CollectorMode::Deployment | CollectorMode::StatefulSet
+        );
+        let selector: Vec<String> = self
+            .labels(&self.name)
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
+        let wanted = self.collector.spec.replicas.unwrap_or(1);
+        let (ready, total) = replicas.unwrap_or((0, wanted));
+        let mut scale = serde_json::json!({
+            "selector": if scaled { selector.join(",") } else { String::new() },
+            "replicas": if scaled { wanted } else { 0 },
+        });
+        if self.collector.mode() != CollectorMode::Sidecar {
+            scale["statusReplicas"] = Value::String(format!("{ready}/{total}"));
+        }
+        serde_json::json!({
+            "apiVersion": "opentelemetry.io/v1beta1",
+            "kind": "OpenTelemetryCollector",
+            "metadata": {"name": self.owner.name, "namespace": self.namespace},
+            "status": {
+                "version": VERSION,
+                "image": self.collector.spec.image.clone().unwrap_or_else(|| IMAGE.to_owned()),
+                "scale": scale,
+            },
+        })
+    }
+}
+
+/// The liveness probe that `health_check` makes possible, when the service uses it.
+fn health_probe(config: &Value, timings: Option<&ProbeTimings>) -> Option<Probe> {
+    let used = config.pointer("/service/extensions").and_then(Value::as_array)?;
+    let id = used
+        .iter()
+        .filter_map(Value::as_str)
+        .find(|id| id.split('/').next() == Some("health_check"))?;
+    let settings = config.pointer("/extensions").and_then(|all| all.get(id))?;
+    let path = settings
+        .get("path")
+        .and_then(Value::as_str)
+        .filter(|path| !path.is_empty())
+        .unwrap_or("/");
+    let port = settings
+        .get("endpoint")
+        .and_then(Value::as_str)
+        .and_then(port_of)
+        .unwrap_or(13133);
+    let timings = timings.cloned().unwrap_or_default();
+    Some(Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some(path.to_owned()),
+            port: IntOrString::Int(i32::from(port)),
+            ..HTTPGetAction::default()
+        }),
+        initial_delay_seconds: timings.initial_delay_seconds,
+        timeout_seconds: timings.timeout_seconds,
+        period_seconds: timings.period_seconds,
+        success_threshold: timings.success_threshold,
+        failure_threshold: timings.failure_threshold,
+        termination_grace_period_seconds: timings.termination_grace_period_seconds,
+        ..Probe::default()
+    })
+}
+
+/// `None` for an empty list, so that nothing is written for it.
+fn filled<T: Clone>(list: &[T]) -> Option<Vec<T>> {
+    (!list.is_empty()).then(|| list.to_vec())
+}
+
+/// Cut to the length of a label's value, ending in a letter or digit.
+pub(crate) fn cut(text: &str) -> String {
+    let short: String = text.chars().take(63).collect();
+    short
+        .trim_end_matches(|c: char| !c.is_ascii_alphanumeric())
+        .to_owned()
+}
+
+/// An object's name: at most 63 characters, so that it also is a Service's.
+pub(crate) fn dns_name(text: &str) -> String {
+    cut(&text.to_lowercase().replace(['_', '.'], "-"))
+}
+
+/// What people put on a resource, without what tools keep there for themselves.
+fn bookkeeping_removed(map: Option<&Strings>) -> Strings {
+    map.into_iter()
+        .flatten()
+        .filter(|(key, _)| !key.starts_with("kubectl.kubernetes.io/") && !key.starts_with("karez.dev/"))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
+}

@@ -1,0 +1,149 @@
+//! Pure plans: a snapshot and the time in, objects and orders out. Nothing here reads or writes an API.
+//!
+//! | from | file | gives |
+//! |---|---|---|
+//! | `skupper-site` | [`site`], [`site_workloads`], [`certificates`] | a site's Deployments, Services, accounts; certificates to issue |
+//! | token requests | [`tokens`] | tokens to fill |
+//! | `OpenTelemetryCollector` | [`collector`], [`collector_ports`] | workload, Services, ConfigMap |
+//! | `Jaeger` | [`jaeger`] | the same for the all-in-one |
+//! | annotations, `skupper-services` | [`expose`], [`addresses`] | definitions, address Services |
+//! | definitions, tokens | [`router_document`] | the router's document |
+//! | the router's status | [`network`] | `NetworkStatus` |
+
+pub(crate) mod addresses;
+pub(crate) mod certificates;
+pub(crate) mod collector;
+pub(crate) mod collector_ports;
+pub(crate) mod expose;
+pub(crate) mod jaeger;
+pub(crate) mod network;
+pub(crate) mod router_document;
+pub(crate) mod service;
+pub(crate) mod site;
+pub(crate) mod site_workloads;
+pub(crate) mod tokens;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::{ObjectReference, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use serde_json::Value;
+
+use crate::object::{ObjectRef, Strings};
+
+/// What is to be done.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Plan {
+    /// Objects to apply, in order.
+    pub(crate) objects: Vec<Value>,
+    /// Objects that were ours and are no longer wanted.
+    pub(crate) deletions: Vec<ObjectRef>,
+    /// Certificates to issue, authorities first.
+    pub(crate) certificates: Vec<CertificateOrder>,
+    /// Token requests to answer.
+    pub(crate) tokens: Vec<TokenOrder>,
+    /// Statuses to apply (`apiVersion`, `kind`, `metadata`, `status`).
+    pub(crate) statuses: Vec<Value>,
+    /// What the user should know, as Events.
+    pub(crate) notes: Vec<Note>,
+}
+
+impl Plan {
+    /// Adds another plan's actions to this one's.
+    pub(crate) fn extend(&mut self, other: Self) {
+        self.objects.extend(other.objects);
+        self.deletions.extend(other.deletions);
+        self.certificates.extend(other.certificates);
+        self.tokens.extend(other.tokens);
+        self.statuses.extend(other.statuses);
+        self.notes.extend(other.notes);
+    }
+
+    /// Plans the deletion of those live objects that are not planned.
+    pub(crate) fn prune<'a>(&mut self, live: impl IntoIterator<Item = &'a ObjectRef>) {
+        let kept: BTreeSet<_> = self
+            .objects
+            .iter()
+            .map(|object| ObjectRef::of(object).key())
+            .collect();
+        let gone = live
+            .into_iter()
+            .filter(|object| !kept.contains(&object.key()))
+            .cloned();
+        self.deletions.extend(gone);
+    }
+}
+
+/// A certificate Secret that is missing, wrong or about to expire.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct CertificateOrder {
+    /// The Secret's name.
+    pub(crate) secret: String,
+    /// Its namespace.
+    pub(crate) namespace: String,
+    /// What goes into it.
+    pub(crate) kind: CertificateKind,
+    /// Who owns the Secret; authorities outlive their site and have no owner.
+    pub(crate) owner: Option<OwnerReference>,
+    /// Its annotations.
+    pub(crate) annotations: Strings,
+    /// Other data keys.
+    pub(crate) extra: BTreeMap<String, Vec<u8>>,
+}
+
+/// What kind of certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum CertificateKind {
+    /// A new authority of that common name.
+    Authority {
+        /// Its common name.
+        common_name: String,
+    },
+    /// Issued by the authority in that Secret.
+    Issued {
+        /// Secret of the authority.
+        authority: String,
+        /// Common name.
+        common_name: String,
+        /// DNS names and IP addresses.
+        hosts: Vec<String>,
+        /// For a server or a client.
+        server: bool,
+    },
+    /// No certificate: a console user with a password made up for it.
+    ConsoleUser {
+        /// Its name.
+        user: String,
+    },
+    /// Only the authority's certificate, for those who trust it.
+    Trust {
+        /// Secret of the authority.
+        authority: String,
+    },
+}
+
+/// A token request that can be answered.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct TokenOrder {
+    /// The request as it is now.
+    pub(crate) request: Secret,
+    /// The issuing site.
+    pub(crate) site_id: String,
+    /// Where interior routers dial.
+    pub(crate) inter_router: (String, u16),
+    /// Where edges dial.
+    pub(crate) edge: (String, u16),
+}
+
+/// Something to tell the user about an object.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Note {
+    /// The object.
+    pub(crate) about: ObjectReference,
+    /// Whether something is wrong.
+    pub(crate) warning: bool,
+    /// A word for machines.
+    pub(crate) reason: &'static str,
+    /// A sentence for people.
+    pub(crate) message: String,
+}

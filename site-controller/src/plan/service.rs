@@ -1,0 +1,62 @@
+//! The whole plan of a site's service-level controller.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use karez_kubernetes::names;
+
+use super::router_document::{add_services, config_map, credentials, site_document};
+use super::site::owner;
+use super::tokens::reachable;
+use super::{Plan, addresses, network};
+use crate::object::json;
+use crate::site_config::SiteConfig;
+use crate::snapshot::ServiceSnapshot;
+
+/// Plans a site: the router's document, stored definitions, address Services, the network's status.
+pub(crate) fn plan(snapshot: &ServiceSnapshot, now: Timestamp) -> Plan {
+    let mut plan = Plan::default();
+    let Some(site) = &snapshot.config_map else {
+        return plan;
+    };
+    if site.metadata.deletion_timestamp.is_some() {
+        return plan;
+    }
+    let (owner, namespace) = (owner(site), &snapshot.site.namespace);
+    let credentials = credentials(&snapshot.site, &snapshot.tokens, now);
+    let definitions = addresses::definitions(snapshot);
+    let ports = addresses::allocate(&definitions.all, snapshot);
+
+    let mut document = site_document(&snapshot.site, &credentials);
+    add_services(&mut document, &definitions.all, &ports, snapshot);
+    plan.objects.push(config_map(&document, namespace, Some(&owner)));
+    plan.objects.push(json(&ConfigMap {
+        // No label and no owner: the site-level controller gives it both.
+        metadata: ObjectMeta {
+            name: Some(names::SERVICES.to_owned()),
+            namespace: Some(namespace.clone()),
+            ..ObjectMeta::default()
+        },
+        data: Some(definitions.own.clone()),
+        ..ConfigMap::default()
+    }));
+    addresses::plan(&definitions.all, &ports, snapshot, &mut plan);
+
+    let config = SiteConfig::read(site);
+    let reachable = reachable(&config, snapshot.services.get(names::ROUTER)).filter(|_| !config.edge);
+    let alone;
+    let status = match &snapshot.status {
+        Some(status) if status.site.is_some() => status,
+        _ => {
+            let site = &snapshot.site;
+            alone = network::alone(&site.id, &site.name, &site.namespace, site.mode);
+            &alone
+        }
+    };
+    let status = network::network_status(status, reachable.as_ref());
+    plan.objects
+        .push(network::config_map(&status, namespace, Some(&owner)));
+    plan.notes.extend(credentials.notes);
+    plan.notes.extend(definitions.notes);
+    plan
+}
