@@ -37,6 +37,8 @@ pub enum ReceiverConfig {
 
 /// A processor.
 #[derive(Debug, Clone, PartialEq)]
+// There are a handful of these in a document: an indirection would save nothing.
+#[allow(clippy::large_enum_variant)]
 pub enum ProcessorConfig {
     /// `batch`
     Batch(BatchProcessor),
@@ -67,6 +69,8 @@ pub enum ExporterConfig {
 
 /// An extension.
 #[derive(Debug, Clone, PartialEq)]
+// There are a handful of these in a document: an indirection would save nothing.
+#[allow(clippy::large_enum_variant)]
 pub enum ExtensionConfig {
     /// `basicauth`
     BasicAuth(BasicAuth),

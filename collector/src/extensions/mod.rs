@@ -1,5 +1,6 @@
 //! Extensions: what a collector has beside its pipelines.
 
 pub mod auth;
+pub mod health_check;
 pub mod jaeger_query;
 pub mod jaeger_storage;

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::json::{DependencyJson, Envelope, OperationJson, Problem, TraceJson};
 use super::params::{Params, Wanted, trace_id};
+use super::v3;
 use crate::extensions::jaeger_storage::{TraceStore, search};
 
 /// What is at `/` until the console is there.
@@ -30,6 +31,7 @@ pub fn router(store: Arc<TraceStore>, base_path: &str) -> Router {
         .route("/dependencies", get(dependencies))
         .route("/archive/{id}", post(archive))
         .route("/metrics/{*what}", get(metrics))
+        .nest("/v3", v3::router())
         .fallback(any(unknown));
     let all = Router::new()
         .nest("/api", api)

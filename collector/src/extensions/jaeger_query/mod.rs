@@ -7,6 +7,7 @@
 mod api;
 mod json;
 mod params;
+mod v3;
 
 #[cfg(test)]
 mod tests;

@@ -166,7 +166,7 @@ pub(super) fn trace_id(text: &str) -> Result<TraceId, String> {
 }
 
 /// A duration as Go writes it (`1.5s`, `2h45m`, `300us`), in nanoseconds; negative ones are none.
-fn go_duration(text: &str) -> Option<u64> {
+pub(super) fn go_duration(text: &str) -> Option<u64> {
     let mut rest = text.strip_prefix('+').unwrap_or(text);
     if rest == "0" {
         return Some(0);

@@ -286,3 +286,30 @@ async fn the_root_says_what_this_is_and_unknown_api_paths_are_404() {
     );
     assert_eq!(ask(address, "GET", "/api/nothing").await.status, 404);
 }
+
+#[tokio::test]
+async fn version_3_answers_in_otlp_json() {
+    let address = with_trace().await;
+    let get = async |path: &str| {
+        let answer = ask(address, "GET", path).await;
+        (answer.status, answer.json())
+    };
+    assert_eq!(
+        get("/api/v3/services").await,
+        (200, json!({"services": ["back", "front"]}))
+    );
+    let operations = json!({"operations": [{"name": "lets-go", "spanKind": "client"}]});
+    assert_eq!(get("/api/v3/operations?service=front").await, (200, operations));
+    let time = "query.start_time_min=2023-11-14T22:13:00Z&query.start_time_max=2023-11-14T22:14:00Z";
+    let (status, found) = get(&format!("/api/v3/traces?query.service_name=front&{time}")).await;
+    assert_eq!(
+        (status, found["result"]["resourceSpans"].as_array().unwrap().len()),
+        (200, 2)
+    );
+    let span = &found["result"]["resourceSpans"][0]["scopeSpans"][0]["spans"][0];
+    assert_eq!((&span["traceId"], &span["name"]), (&json!(ID), &json!("lets-go")));
+    assert_eq!(get(&format!("/api/v3/traces/{ID}")).await, (200, found));
+    let missing = json!({"error": {"httpCode": 404, "message": "trace not found"}});
+    assert_eq!(get("/api/v3/traces/01").await, (404, missing));
+    assert_eq!(get("/api/v3/traces?query.service_name=front").await.0, 400);
+}

@@ -82,11 +82,16 @@ impl StoredSpan {
         self.end.saturating_sub(self.start)
     }
 
-    /// Decodes it in Jaeger's model, its process inside. What is stored was decoded once; damage reads as empty.
-    pub fn decode(&self) -> model::Span {
-        let span = Span::decode(&*self.span).unwrap_or_default();
-        let scope = InstrumentationScope::decode(&*self.scope).unwrap_or_default();
+    /// Its resource, scope and itself, decoded. What is stored was decoded once; damage reads as empty.
+    pub fn otlp(&self) -> (Resource, InstrumentationScope, Span) {
         let resource = Resource::decode(&*self.resource.encoded).unwrap_or_default();
+        let scope = InstrumentationScope::decode(&*self.scope).unwrap_or_default();
+        (resource, scope, Span::decode(&*self.span).unwrap_or_default())
+    }
+
+    /// Itself in Jaeger's model, its process inside.
+    pub fn decode(&self) -> model::Span {
+        let (resource, scope, span) = self.otlp();
         let mut span = from_otlp::span(&span, &scope);
         span.process = Some(from_otlp::process(&resource));
         span

@@ -1,0 +1,1 @@
+//! Exporters: `Batch` → `Outcome`.

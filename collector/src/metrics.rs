@@ -1,0 +1,268 @@
+//! The collector's own metrics, with the names that the OpenTelemetry Collector gives them.
+//!
+//! They outlive a reload: a component that is started again finds the counters of its id. The ledger is kept by them:
+//! for each signal, accepted = delivered + queued + refused later + dropped.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use karez_collector_config::{ComponentId, Signal};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReceiverLabels {
+    receiver: String,
+    transport: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ProcessorLabels {
+    processor: String,
+    otel_signal: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ExporterLabels {
+    exporter: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct QueueLabels {
+    exporter: String,
+    data_type: &'static str,
+}
+
+type Receivers = Family<ReceiverLabels, Counter>;
+type Exporters = Family<ExporterLabels, Counter>;
+type Level = Gauge<f64, AtomicU64>;
+
+/// All families.
+pub struct Metrics {
+    registry: Arc<Registry>,
+    accepted: [Receivers; 3],
+    refused: [Receivers; 3],
+    failed: [Receivers; 3],
+    incoming: Family<ProcessorLabels, Counter>,
+    outgoing: Family<ProcessorLabels, Counter>,
+    dropped: Family<ProcessorLabels, Counter>,
+    sent: [Exporters; 3],
+    send_failed: [Exporters; 3],
+    enqueue_failed: [Exporters; 3],
+    queue_size: Family<QueueLabels, Gauge>,
+    queue_items: Family<QueueLabels, Gauge>,
+    queue_bytes: Family<QueueLabels, Gauge>,
+    queue_capacity: Family<QueueLabels, Gauge>,
+    /// Reloads that were refused because the document was wrong.
+    pub(crate) reload_failures: Counter,
+    /// Reloads that took effect.
+    pub(crate) reloads: Counter,
+}
+
+/// What a receiver counts, for a transport and a signal, in items.
+#[derive(Debug, Clone)]
+pub struct ReceiverMeter {
+    /// Taken by the pipelines.
+    pub accepted: Counter,
+    /// Not taken now; the client may try again.
+    pub refused: Counter,
+    /// Not taken at all.
+    pub failed: Counter,
+}
+
+/// What a processor counts, in items.
+#[derive(Debug, Clone)]
+pub struct ProcessorMeter {
+    /// What came.
+    pub incoming: Counter,
+    /// What went on.
+    pub outgoing: Counter,
+    /// What was accepted and lost.
+    pub dropped: Counter,
+}
+
+/// What an exporter counts.
+#[derive(Debug, Clone)]
+pub struct ExporterMeter {
+    /// Items delivered.
+    pub sent: Counter,
+    /// Items given up.
+    pub send_failed: Counter,
+    /// Items that the queue did not take.
+    pub enqueue_failed: Counter,
+    /// Requests in the queue.
+    pub queue_size: Gauge,
+    /// Items in the queue and under way.
+    pub queue_items: Gauge,
+    /// Bytes in the queue and under way.
+    pub queue_bytes: Gauge,
+    /// What the queue holds at most, in its own measure.
+    pub queue_capacity: Gauge,
+}
+
+impl Metrics {
+    /// Registers all families.
+    pub fn new() -> Arc<Self> {
+        let mut registry = Registry::with_prefix("otelcol");
+        let receivers = |registry: &mut Registry, what: &str, help: &str| {
+            Signal::ALL.map(|signal| {
+                let family = Receivers::default();
+                registry.register(
+                    format!("receiver_{what}_{}", signal.items()),
+                    help,
+                    family.clone(),
+                );
+                family
+            })
+        };
+        let accepted = receivers(&mut registry, "accepted", "Items that the pipelines took");
+        let refused = receivers(
+            &mut registry,
+            "refused",
+            "Items that the pipelines did not take for now",
+        );
+        let failed = receivers(
+            &mut registry,
+            "failed",
+            "Items that the pipelines did not take at all",
+        );
+        let exporters = |registry: &mut Registry, what: &str, help: &str| {
+            Signal::ALL.map(|signal| {
+                let family = Exporters::default();
+                registry.register(
+                    format!("exporter_{what}_{}", signal.items()),
+                    help,
+                    family.clone(),
+                );
+                family
+            })
+        };
+        let sent = exporters(&mut registry, "sent", "Items delivered");
+        let send_failed = exporters(&mut registry, "send_failed", "Items given up");
+        let enqueue_failed = exporters(
+            &mut registry,
+            "enqueue_failed",
+            "Items that the queue did not take",
+        );
+        let processors = |registry: &mut Registry, what: &str, help: &str| {
+            let family = Family::<ProcessorLabels, Counter>::default();
+            registry.register(format!("processor_{what}_items"), help, family.clone());
+            family
+        };
+        let incoming = processors(&mut registry, "incoming", "Items that came to the processor");
+        let outgoing = processors(&mut registry, "outgoing", "Items that the processor handed on");
+        let dropped = processors(
+            &mut registry,
+            "dropped",
+            "Items that the processor had taken and lost",
+        );
+        let queues = |registry: &mut Registry, what: &str, help: &str| {
+            let family = Family::<QueueLabels, Gauge>::default();
+            registry.register(format!("exporter_queue_{what}"), help, family.clone());
+            family
+        };
+        let queue_size = queues(&mut registry, "size", "Requests in the queue");
+        let queue_items = queues(&mut registry, "items", "Items in the queue and under way");
+        let queue_bytes = queues(&mut registry, "bytes", "Bytes in the queue and under way");
+        let queue_capacity = queues(
+            &mut registry,
+            "capacity",
+            "What the queue holds at most, in its own measure",
+        );
+        let (reloads, reload_failures) = (Counter::default(), Counter::default());
+        registry.register(
+            "config_reloads",
+            "Changed documents that took effect",
+            reloads.clone(),
+        );
+        let help = "Changed documents that were refused";
+        registry.register("config_reload_failures", help, reload_failures.clone());
+        register_process(&mut registry);
+        let registry = Arc::new(registry);
+        Arc::new(Metrics {
+            registry,
+            accepted,
+            refused,
+            failed,
+            incoming,
+            outgoing,
+            dropped,
+            sent,
+            send_failed,
+            enqueue_failed,
+            queue_size,
+            queue_items,
+            queue_bytes,
+            queue_capacity,
+            reload_failures,
+            reloads,
+        })
+    }
+
+    /// What is served at `/metrics`.
+    pub fn registry(&self) -> Arc<Registry> {
+        self.registry.clone()
+    }
+
+    /// The counters of a receiver.
+    pub fn receiver(&self, id: &ComponentId, transport: &'static str, signal: Signal) -> ReceiverMeter {
+        let labels = ReceiverLabels {
+            receiver: id.to_string(),
+            transport,
+        };
+        let of = |families: &[Receivers; 3]| families[signal as usize].get_or_create_owned(&labels);
+        ReceiverMeter {
+            accepted: of(&self.accepted),
+            refused: of(&self.refused),
+            failed: of(&self.failed),
+        }
+    }
+
+    /// The counters of a processor.
+    pub fn processor(&self, id: &ComponentId, signal: Signal) -> ProcessorMeter {
+        let labels = ProcessorLabels {
+            processor: id.to_string(),
+            otel_signal: signal.as_str(),
+        };
+        ProcessorMeter {
+            incoming: self.incoming.get_or_create_owned(&labels),
+            outgoing: self.outgoing.get_or_create_owned(&labels),
+            dropped: self.dropped.get_or_create_owned(&labels),
+        }
+    }
+
+    /// The counters of an exporter.
+    pub fn exporter(&self, id: &ComponentId, signal: Signal) -> ExporterMeter {
+        let labels = ExporterLabels {
+            exporter: id.to_string(),
+        };
+        let queue = QueueLabels {
+            exporter: id.to_string(),
+            data_type: signal.as_str(),
+        };
+        let of = |families: &[Exporters; 3]| families[signal as usize].get_or_create_owned(&labels);
+        ExporterMeter {
+            sent: of(&self.sent),
+            send_failed: of(&self.send_failed),
+            enqueue_failed: of(&self.enqueue_failed),
+            queue_size: self.queue_size.get_or_create_owned(&queue),
+            queue_items: self.queue_items.get_or_create_owned(&queue),
+            queue_bytes: self.queue_bytes.get_or_create_owned(&queue),
+            queue_capacity: self.queue_capacity.get_or_create_owned(&queue),
+        }
+    }
+}
+
+fn register_process(registry: &mut Registry) {
+    let started = Level::default();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    started.set(now.map_or(0.0, |now| now.as_secs_f64()));
+    registry.register(
+        "process_start_time_seconds",
+        "When the collector started, since 1970",
+        started,
+    );
+}

@@ -1,0 +1,7 @@
+//! OTLP's protobuf encoding, read in place: a scan that says whether a decoder would take it, and fields to walk over.
+
+pub mod field;
+mod scan;
+mod schema;
+
+pub use scan::{Malformed, scan};

@@ -1,0 +1,185 @@
+//! OTLP's messages: which field is encoded how. Only what a decoder checks: fields it does not know it skips.
+
+/// How a known field must be encoded.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kind {
+    /// A message.
+    Message(&'static Schema),
+    /// A text, valid UTF-8.
+    Text,
+    /// Bytes.
+    Bytes,
+    /// A variable-length number.
+    Varint,
+    /// Four bytes.
+    Fixed32,
+    /// Eight bytes.
+    Fixed64,
+    /// Variable-length numbers, packed or not.
+    Varints,
+    /// Numbers of eight bytes, packed or not.
+    Fixed64s,
+}
+
+/// A message.
+#[derive(Debug)]
+pub(super) struct Schema {
+    /// Field numbers and kinds.
+    pub(super) fields: &'static [(u32, Kind)],
+    /// Whether it is what is counted.
+    pub(super) item: bool,
+}
+
+const fn message(fields: &'static [(u32, Kind)]) -> Schema {
+    Schema { fields, item: false }
+}
+
+const fn item(fields: &'static [(u32, Kind)]) -> Schema {
+    Schema { fields, item: true }
+}
+
+use Kind::{Bytes, Fixed32, Fixed64, Fixed64s, Message, Text, Varint, Varints};
+
+static ANY_VALUE: Schema = message(&[
+    (1, Text),
+    (2, Varint),
+    (3, Varint),
+    (4, Fixed64),
+    (5, Message(&ARRAY)),
+    (6, Message(&KEY_VALUES)),
+    (7, Bytes),
+    (8, Varint),
+]);
+static ARRAY: Schema = message(&[(1, Message(&ANY_VALUE))]);
+static KEY_VALUES: Schema = message(&[(1, Message(&KEY_VALUE))]);
+static KEY_VALUE: Schema = message(&[(1, Text), (2, Message(&ANY_VALUE)), (3, Varint)]);
+static ENTITY_REF: Schema = message(&[(1, Text), (2, Text), (3, Text), (4, Text)]);
+static RESOURCE: Schema = message(&[(1, Message(&KEY_VALUE)), (2, Varint), (3, Message(&ENTITY_REF))]);
+static SCOPE: Schema = message(&[(1, Text), (2, Text), (3, Message(&KEY_VALUE)), (4, Varint)]);
+
+pub(super) static TRACES: Schema = message(&[(1, Message(&RESOURCE_SPANS))]);
+static RESOURCE_SPANS: Schema = message(&[(1, Message(&RESOURCE)), (2, Message(&SCOPE_SPANS)), (3, Text)]);
+static SCOPE_SPANS: Schema = message(&[(1, Message(&SCOPE)), (2, Message(&SPAN)), (3, Text)]);
+static SPAN: Schema = item(&[
+    (1, Bytes),
+    (2, Bytes),
+    (3, Text),
+    (4, Bytes),
+    (5, Text),
+    (6, Varint),
+    (7, Fixed64),
+    (8, Fixed64),
+    (9, Message(&KEY_VALUE)),
+    (10, Varint),
+    (11, Message(&EVENT)),
+    (12, Varint),
+    (13, Message(&LINK)),
+    (14, Varint),
+    (15, Message(&STATUS)),
+    (16, Fixed32),
+]);
+static EVENT: Schema = message(&[(1, Fixed64), (2, Text), (3, Message(&KEY_VALUE)), (4, Varint)]);
+static LINK: Schema = message(&[
+    (1, Bytes),
+    (2, Bytes),
+    (3, Text),
+    (4, Message(&KEY_VALUE)),
+    (5, Varint),
+    (6, Fixed32),
+]);
+static STATUS: Schema = message(&[(2, Text), (3, Varint)]);
+
+pub(super) static LOGS: Schema = message(&[(1, Message(&RESOURCE_LOGS))]);
+static RESOURCE_LOGS: Schema = message(&[(1, Message(&RESOURCE)), (2, Message(&SCOPE_LOGS)), (3, Text)]);
+static SCOPE_LOGS: Schema = message(&[(1, Message(&SCOPE)), (2, Message(&LOG_RECORD)), (3, Text)]);
+static LOG_RECORD: Schema = item(&[
+    (1, Fixed64),
+    (2, Varint),
+    (3, Text),
+    (5, Message(&ANY_VALUE)),
+    (6, Message(&KEY_VALUE)),
+    (7, Varint),
+    (8, Fixed32),
+    (9, Bytes),
+    (10, Bytes),
+    (11, Fixed64),
+    (12, Text),
+]);
+
+pub(super) static METRICS: Schema = message(&[(1, Message(&RESOURCE_METRICS))]);
+static RESOURCE_METRICS: Schema =
+    message(&[(1, Message(&RESOURCE)), (2, Message(&SCOPE_METRICS)), (3, Text)]);
+static SCOPE_METRICS: Schema = message(&[(1, Message(&SCOPE)), (2, Message(&METRIC)), (3, Text)]);
+static METRIC: Schema = message(&[
+    (1, Text),
+    (2, Text),
+    (3, Text),
+    (5, Message(&GAUGE)),
+    (7, Message(&SUM)),
+    (9, Message(&HISTOGRAM)),
+    (10, Message(&EXPONENTIAL)),
+    (11, Message(&SUMMARY)),
+    (12, Message(&KEY_VALUE)),
+]);
+static GAUGE: Schema = message(&[(1, Message(&NUMBER_POINT))]);
+static SUM: Schema = message(&[(1, Message(&NUMBER_POINT)), (2, Varint), (3, Varint)]);
+static HISTOGRAM: Schema = message(&[(1, Message(&HISTOGRAM_POINT)), (2, Varint)]);
+static EXPONENTIAL: Schema = message(&[(1, Message(&EXPONENTIAL_POINT)), (2, Varint)]);
+static SUMMARY: Schema = message(&[(1, Message(&SUMMARY_POINT))]);
+static NUMBER_POINT: Schema = item(&[
+    (2, Fixed64),
+    (3, Fixed64),
+    (4, Fixed64),
+    (5, Message(&EXEMPLAR)),
+    (6, Fixed64),
+    (7, Message(&KEY_VALUE)),
+    (8, Varint),
+]);
+static HISTOGRAM_POINT: Schema = item(&[
+    (2, Fixed64),
+    (3, Fixed64),
+    (4, Fixed64),
+    (5, Fixed64),
+    (6, Fixed64s),
+    (7, Fixed64s),
+    (8, Message(&EXEMPLAR)),
+    (9, Message(&KEY_VALUE)),
+    (10, Varint),
+    (11, Fixed64),
+    (12, Fixed64),
+]);
+static EXPONENTIAL_POINT: Schema = item(&[
+    (1, Message(&KEY_VALUE)),
+    (2, Fixed64),
+    (3, Fixed64),
+    (4, Fixed64),
+    (5, Fixed64),
+    (6, Varint),
+    (7, Fixed64),
+    (8, Message(&BUCKETS)),
+    (9, Message(&BUCKETS)),
+    (10, Varint),
+    (11, Message(&EXEMPLAR)),
+    (12, Fixed64),
+    (13, Fixed64),
+    (14, Fixed64),
+]);
+static BUCKETS: Schema = message(&[(1, Varint), (2, Varints)]);
+static SUMMARY_POINT: Schema = item(&[
+    (2, Fixed64),
+    (3, Fixed64),
+    (4, Fixed64),
+    (5, Fixed64),
+    (6, Message(&QUANTILE)),
+    (7, Message(&KEY_VALUE)),
+    (8, Varint),
+]);
+static QUANTILE: Schema = message(&[(1, Fixed64), (2, Fixed64)]);
+static EXEMPLAR: Schema = message(&[
+    (2, Fixed64),
+    (3, Fixed64),
+    (4, Bytes),
+    (5, Bytes),
+    (6, Fixed64),
+    (7, Message(&KEY_VALUE)),
+]);

@@ -1,0 +1,259 @@
+//! Watches: newline-separated events from a version on.
+
+use super::{
+    Asked,
+    objects::{self, At, present_shared},
+    respond::{self, ApiBody},
+};
+use crate::{
+    cluster::LocalCluster,
+    error::ApiError,
+    kinds::Kind,
+    selector::{Fields, Labels},
+    store::{Event, EventType, Store},
+};
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use http::{Response, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use serde_json::{Value, json};
+use std::{convert::Infallible, sync::Arc, time::Duration};
+use tokio::{sync::watch, time::Instant};
+
+const BOOKMARK_EVERY: Duration = Duration::from_secs(30);
+const LONGEST: Duration = Duration::from_secs(3600);
+/// Events in one chunk; a slow reader holds no more than this.
+const CHUNK: usize = 256;
+
+/// What is watched, whatever happens.
+struct Scope {
+    kind: Arc<Kind>,
+    namespace: Option<String>,
+    name: String,
+    labels: Labels,
+    fields: Fields,
+}
+
+struct Watch {
+    cluster: Arc<LocalCluster>,
+    changes: watch::Receiver<u64>,
+    scope: Scope,
+    /// All events up to here were sent or do not concern the client.
+    last: u64,
+    /// What is sent before anything is waited for.
+    first: Option<Bytes>,
+    bookmarks: bool,
+    next_bookmark: Instant,
+    until: Instant,
+    over: bool,
+}
+
+pub(crate) fn answer(
+    cluster: Arc<LocalCluster>,
+    asked: &Asked,
+    at: At,
+) -> Result<Response<ApiBody>, ApiError> {
+    let scope = Scope {
+        kind: at.kind.clone(),
+        namespace: at.namespace.clone(),
+        name: at.name.clone(),
+        labels: asked.query.labels()?,
+        fields: asked.query.fields()?,
+    };
+    let from = asked.query.get("resourceVersion").unwrap_or("");
+    let bookmarks = asked.query.flag("allowWatchBookmarks");
+    let initial = asked.query.flag("sendInitialEvents");
+    let changes = cluster.changes();
+    let (first, last) = if initial || from.is_empty() || from == "0" {
+        let page = objects::page(
+            &cluster,
+            asked,
+            &At {
+                name: String::new(),
+                ..at
+            },
+        )?;
+        let version = page.version.parse().unwrap_or(0);
+        let mut lines = Vec::new();
+        for object in page.objects.iter().filter(|o| scope.names(o)) {
+            line(&mut lines, "ADDED", object);
+        }
+        if initial {
+            line(&mut lines, "BOOKMARK", &bookmark(&scope.kind, version, true));
+        }
+        (Some(Bytes::from(lines)).filter(|l| !l.is_empty()), version)
+    } else {
+        let version: u64 = from.parse().map_err(|_| {
+            ApiError::bad_request(format!("Invalid value: {from:?}: resourceVersion is a number"))
+        })?;
+        let store = cluster.read();
+        if version > store.version() {
+            let words = format!(
+                "Too large resource version: {version}, current: {}",
+                store.version()
+            );
+            return Err(ApiError::new(504, "Timeout", words));
+        }
+        if store.events_after(version).is_none() {
+            return Err(too_old(version));
+        }
+        drop(store);
+        (None, version)
+    };
+    let limit = asked
+        .query
+        .number("timeoutSeconds")
+        .filter(|s| *s > 0)
+        .map_or(LONGEST, Duration::from_secs)
+        .min(LONGEST);
+    let now = Instant::now();
+    let watch = Watch {
+        cluster,
+        changes,
+        scope,
+        last,
+        first,
+        bookmarks,
+        next_bookmark: now + BOOKMARK_EVERY,
+        until: now + limit,
+        over: false,
+    };
+    let chunks = stream::unfold(watch, |mut watch| async move {
+        watch.next().await.map(|chunk| (chunk, watch))
+    });
+    let frames = chunks.map(|chunk| Ok::<_, Infallible>(Frame::data(chunk)));
+    Ok(respond::with_type(
+        StatusCode::OK,
+        "application/json",
+        StreamBody::new(frames).boxed_unsync(),
+    ))
+}
+
+fn too_old(version: u64) -> ApiError {
+    ApiError::expired(format!("too old resource version: {version}; list again"))
+}
+
+fn line(out: &mut Vec<u8>, kind: &str, object: &Value) {
+    out.extend_from_slice(format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n").as_bytes());
+}
+
+fn bookmark(kind: &Kind, version: u64, initial: bool) -> Value {
+    let mut bookmark = json!({
+        "kind": kind.kind, "apiVersion": kind.api_version(),
+        "metadata": {"resourceVersion": version.to_string(), "creationTimestamp": null},
+    });
+    if initial {
+        bookmark["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+    }
+    bookmark
+}
+
+impl Scope {
+    fn names(&self, object: &Value) -> bool {
+        self.name.is_empty()
+            || object.pointer("/metadata/name").and_then(Value::as_str) == Some(self.name.as_str())
+    }
+
+    fn matches(&self, object: &Value) -> bool {
+        self.names(object) && self.labels.matches(object) && self.fields.matches(object)
+    }
+
+    /// The event as this watch sees it: an object that comes to match is added, one that no longer does is deleted.
+    fn see(&self, event: &Event, resource: &crate::store::Key) -> Option<(&'static str, Arc<Value>)> {
+        let key = &event.key;
+        if key.group != resource.group || key.resource != resource.resource {
+            return None;
+        }
+        if self
+            .namespace
+            .as_ref()
+            .is_some_and(|namespace| *namespace != key.namespace)
+        {
+            return None;
+        }
+        let object = present_shared(&self.kind, &event.object);
+        let before = event.before.as_ref().map(|b| present_shared(&self.kind, b));
+        let matched = before.as_ref().is_some_and(|b| self.matches(b));
+        let matches = event.kind != EventType::Deleted && self.matches(&object);
+        match (matched, matches) {
+            (false, false) => None,
+            (false, true) => Some(("ADDED", object)),
+            (true, true) => Some(("MODIFIED", object)),
+            (true, false) if event.kind == EventType::Deleted => Some(("DELETED", object)),
+            (true, false) => {
+                let mut last = before.map(|b| (*b).clone()).unwrap_or_default();
+                last["metadata"]["resourceVersion"] = json!(event.version.to_string());
+                Some(("DELETED", Arc::new(last)))
+            }
+        }
+    }
+}
+
+impl Watch {
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(first) = self.first.take() {
+                return Some(first);
+            }
+            if self.over {
+                return None;
+            }
+            self.changes.borrow_and_update();
+            if let Some(chunk) = self.catch_up() {
+                return Some(chunk);
+            }
+            tokio::select! {
+                changed = self.changes.changed() => {
+                    if changed.is_err() {
+                        return None;
+                    }
+                }
+                () = tokio::time::sleep_until(self.next_bookmark), if self.bookmarks => {
+                    self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
+                    return Some(self.bookmark());
+                }
+                () = tokio::time::sleep_until(self.until) => {
+                    self.over = true;
+                    if self.bookmarks {
+                        return Some(self.bookmark());
+                    }
+                }
+            }
+        }
+    }
+
+    /// What happened since, up to a chunk; `None` when nothing concerns this watch.
+    fn catch_up(&mut self) -> Option<Bytes> {
+        let store = self.cluster.read();
+        let resource = Store::key(&self.scope.kind, "", "");
+        let mut lines = Vec::new();
+        let Some(events) = store.events_after(self.last) else {
+            line(&mut lines, "ERROR", &too_old(self.last).status());
+            self.over = true;
+            return Some(lines.into());
+        };
+        let mut count = 0;
+        for event in events {
+            if let Some((kind, object)) = self.scope.see(event, &resource) {
+                line(&mut lines, kind, &object);
+                count += 1;
+            }
+            self.last = event.version;
+            if count >= CHUNK {
+                break;
+            }
+        }
+        (!lines.is_empty()).then(|| lines.into())
+    }
+
+    fn bookmark(&self) -> Bytes {
+        let mut lines = Vec::new();
+        line(
+            &mut lines,
+            "BOOKMARK",
+            &bookmark(&self.scope.kind, self.last, false),
+        );
+        lines.into()
+    }
+}
