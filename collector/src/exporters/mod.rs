@@ -1,1 +1,3 @@
 //! Exporters: `Batch` → `Outcome`.
+
+pub mod jaeger_storage;

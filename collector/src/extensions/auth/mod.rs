@@ -9,6 +9,7 @@
 
 mod basic;
 mod bearer;
+mod component;
 mod crypt;
 mod file;
 mod htpasswd;
@@ -17,6 +18,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 pub use basic::{BasicAuthClient, BasicAuthServer, ClientAuthConfig, HtpasswdConfig};
 pub use bearer::{BearerConfig, BearerTokenAuth};
+pub use component::{BasicAuthExtension, BearerTokenAuthExtension};
 pub use htpasswd::Htpasswd;
 
 /// Who a caller proved to be.

@@ -5,6 +5,7 @@
 //! extension jaeger_query ◀─ search::{find, dependencies}, TraceStore::{trace, services, operations}
 //! ```
 
+mod component;
 pub mod search;
 mod store;
 mod wire;
@@ -12,5 +13,6 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+pub use component::JaegerStorageExtension;
 pub use store::{Added, Limits, Operation, StoredSpan, StoredTrace, TraceId, TraceStore};
 pub use wire::Malformed;

@@ -11,23 +11,27 @@ use tonic::server::{Grpc, NamedService, UnaryService};
 use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
 
-use super::sink::{Refusal, Sink};
+use super::sink::take;
+use crate::component::Consumer;
 use crate::jaeger::model::{PostSpansRequest, PostSpansResponse};
 
 /// The method's path.
 pub const POST_SPANS: &str = "/jaeger.api_v2.CollectorService/PostSpans";
 
 /// Answers `PostSpans`.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct CollectorService {
-    sink: Sink,
+    consumer: Consumer,
     max_message: usize,
 }
 
 impl CollectorService {
-    /// Hands spans to `sink`; larger messages than `max_message` bytes are refused.
-    pub fn new(sink: Sink, max_message: usize) -> Self {
-        Self { sink, max_message }
+    /// Hands spans to `consumer`; larger messages than `max_message` bytes are refused.
+    pub fn new(consumer: Consumer, max_message: usize) -> Self {
+        Self {
+            consumer,
+            max_message,
+        }
     }
 }
 
@@ -35,20 +39,26 @@ impl NamedService for CollectorService {
     const NAME: &'static str = "jaeger.api_v2.CollectorService";
 }
 
-struct PostSpans(Sink);
+struct PostSpans(Consumer);
 
 impl UnaryService<PostSpansRequest> for PostSpans {
     type Response = PostSpansResponse;
     type Future = Pin<Box<dyn Future<Output = Result<tonic::Response<PostSpansResponse>, Status>> + Send>>;
 
     fn call(&mut self, request: tonic::Request<PostSpansRequest>) -> Self::Future {
-        let sink = self.0.clone();
+        let consumer = self.0.clone();
         Box::pin(async move {
             let batch = request.into_inner().batch.unwrap_or_default();
-            match sink.take(batch).await {
+            match take(&consumer, batch).await {
                 Ok(()) => Ok(tonic::Response::new(PostSpansResponse {})),
-                Err(Refusal::Busy(why)) => Err(Status::new(Code::Unavailable, why)),
-                Err(Refusal::Invalid(why)) => Err(Status::new(Code::InvalidArgument, why)),
+                Err(refusal) => {
+                    let code = if refusal.retryable {
+                        Code::Unavailable
+                    } else {
+                        Code::InvalidArgument
+                    };
+                    Err(Status::new(code, refusal.reason))
+                }
             }
         })
     }
@@ -78,7 +88,7 @@ where
                 .accept_compressed(CompressionEncoding::Gzip)
                 .accept_compressed(CompressionEncoding::Zstd)
                 .max_decoding_message_size(service.max_message);
-            Ok(grpc.unary(PostSpans(service.sink), request).await)
+            Ok(grpc.unary(PostSpans(service.consumer), request).await)
         })
     }
 }

@@ -6,21 +6,22 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::routing::post;
 
-use super::sink::{Refusal, Sink};
+use super::sink;
+use crate::component::Consumer;
 use crate::thrift::{self, Encoding};
 
 /// Content types of Thrift bodies.
 const TYPES: [&str; 2] = ["application/x-thrift", "application/vnd.apache.thrift.binary"];
 
 /// The route, with bodies of at most `max_body` bytes.
-pub fn router(sink: Sink, max_body: usize) -> Router {
+pub fn router(consumer: Consumer, max_body: usize) -> Router {
     Router::new()
         .route("/api/traces", post(take))
         .layer(DefaultBodyLimit::max(max_body))
-        .with_state(sink)
+        .with_state(consumer)
 }
 
-async fn take(State(sink): State<Sink>, headers: HeaderMap, body: Bytes) -> (StatusCode, String) {
+async fn take(State(consumer): State<Consumer>, headers: HeaderMap, body: Bytes) -> (StatusCode, String) {
     let given = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
@@ -37,10 +38,16 @@ async fn take(State(sink): State<Sink>, headers: HeaderMap, body: Bytes) -> (Sta
             StatusCode::BAD_REQUEST,
             format!("Unable to process request body: {error}\n"),
         ),
-        Ok(batch) => match sink.take(batch).await {
+        Ok(batch) => match sink::take(&consumer, batch).await {
             Ok(()) => (StatusCode::ACCEPTED, String::new()),
-            Err(Refusal::Busy(why)) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
-            Err(Refusal::Invalid(why)) => (StatusCode::BAD_REQUEST, format!("{why}\n")),
+            Err(refusal) => {
+                let status = if refusal.retryable {
+                    StatusCode::SERVICE_UNAVAILABLE
+                } else {
+                    StatusCode::BAD_REQUEST
+                };
+                (status, format!("{}\n", refusal.reason))
+            }
         },
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! UDP 6831/6832 (thrift) ─▶ [udp]  ─┐
-//! gRPC 14250 PostSpans   ─▶ [grpc] ─┼▶ jaeger::to_otlp ─▶ [Sink]: encoded TracesData ─▶ pipelines
+//! gRPC 14250 PostSpans   ─▶ [grpc] ─┼▶ jaeger::to_otlp ─▶ Batch ─▶ pipelines
 //! HTTP 14268 (thrift)    ─▶ [http] ─┘
 //! ```
 
@@ -13,5 +13,3 @@ pub mod udp;
 
 #[cfg(test)]
 mod tests;
-
-pub use sink::{Refusal, Sink};

@@ -8,7 +8,9 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::udp::{UdpLosses, UdpOptions};
-use super::{Refusal, Sink, grpc, http, udp};
+use super::{grpc, http, udp};
+use crate::batch::Batch as Otlp;
+use crate::component::{Consume, Consumer, Refusal};
 use crate::extensions::jaeger_query;
 use crate::extensions::jaeger_storage::{Limits, TraceStore};
 use crate::jaeger::model::{self, Batch, PostSpansRequest, PostSpansResponse, Process, Span};
@@ -23,22 +25,27 @@ const OPTIONS: UdpOptions = UdpOptions {
     socket_buffer_size: 0,
 };
 
-fn into_store() -> (Arc<TraceStore>, Sink) {
+/// A pipeline's end that is a function.
+struct End<F>(F);
+
+impl<F: Fn(Otlp) -> Result<(), Refusal> + Send + Sync> Consume for End<F> {
+    fn consume(&self, batch: Otlp) -> futures::future::BoxFuture<'_, Result<(), Refusal>> {
+        let answer = (self.0)(batch);
+        Box::pin(async move { answer })
+    }
+}
+
+fn into_store() -> (Arc<TraceStore>, Consumer) {
     let store = Arc::new(TraceStore::new(Limits {
         max_bytes: 1 << 20,
         max_traces: 0,
     }));
-    let sink = store.clone();
-    let take = move |bytes: Bytes, spans: usize| {
-        let added = sink.add(&bytes);
-        async move {
-            match added {
-                Ok(added) if added.stored == spans => Ok(()),
-                other => Err(Refusal::Invalid(format!("{other:?}"))),
-            }
-        }
+    let end = store.clone();
+    let take = move |batch: Otlp| match end.add(&batch.payload) {
+        Ok(added) if added.stored == batch.items => Ok(()),
+        other => Err(Refusal::never(format!("{other:?}"))),
     };
-    (store, Sink::new(take))
+    (store, Consumer::new(End(take)))
 }
 
 fn batch(spans: i64) -> Batch {
@@ -183,16 +190,10 @@ async fn bad_packets_are_counted_and_good_ones_still_taken() {
 async fn a_pipeline_that_is_busy_for_a_moment_loses_nothing() {
     let asked = Arc::new(AtomicUsize::new(0));
     let counter = asked.clone();
-    let sink = Sink::new(move |_, _| {
-        let nth = counter.fetch_add(1, Ordering::SeqCst);
-        async move {
-            if nth < 2 {
-                Err(Refusal::Busy("data refused due to high memory usage".into()))
-            } else {
-                Ok(())
-            }
-        }
-    });
+    let sink = Consumer::new(End(move |_| match counter.fetch_add(1, Ordering::SeqCst) {
+        0 | 1 => Err(Refusal::later("data refused due to high memory usage")),
+        _ => Ok(()),
+    }));
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let target = socket.local_addr().unwrap();
     let losses: Arc<UdpLosses> = Arc::default();
@@ -216,7 +217,7 @@ async fn a_pipeline_that_is_busy_for_a_moment_loses_nothing() {
     shutdown.trigger();
 }
 
-async fn post_spans(sink: Sink, request: PostSpansRequest) -> Result<PostSpansResponse, tonic::Status> {
+async fn post_spans(sink: Consumer, request: PostSpansRequest) -> Result<PostSpansResponse, tonic::Status> {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let service = grpc::CollectorService::new(sink, 4 << 20);
@@ -255,7 +256,7 @@ async fn post_spans_stores_and_tells_refusals() {
     .unwrap();
     assert_eq!(store.traces(), 3);
     post_spans(sink, PostSpansRequest { batch: None }).await.unwrap();
-    let busy = Sink::new(async |_, _| Err(Refusal::Busy("later".into())));
+    let busy = Consumer::new(End(|_| Err(Refusal::later("later"))));
     let status = post_spans(
         busy,
         PostSpansRequest {

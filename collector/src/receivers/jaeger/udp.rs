@@ -17,7 +17,9 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::sink::{Refusal, Sink, encode};
+use super::sink::encode;
+use crate::batch::Batch;
+use crate::component::{Consumer, Refusal};
 use crate::thrift::{self, Encoding};
 
 /// The largest datagram that there can be.
@@ -62,7 +64,7 @@ struct Packet {
 pub async fn serve(
     sockets: Vec<UdpSocket>,
     options: UdpOptions,
-    sink: Sink,
+    consumer: Consumer,
     losses: Arc<UdpLosses>,
     shutdown: Shutdown,
 ) {
@@ -83,7 +85,7 @@ pub async fn serve(
         tasks.spawn(work(
             packets.clone(),
             options.encoding,
-            sink.clone(),
+            consumer.clone(),
             losses.clone(),
             shutdown.clone(),
         ));
@@ -164,7 +166,7 @@ fn lost(counter: &AtomicU64, why: &str, from: SocketAddr) {
 async fn work(
     packets: Arc<Mutex<mpsc::Receiver<Packet>>>,
     encoding: Encoding,
-    sink: Sink,
+    consumer: Consumer,
     losses: Arc<UdpLosses>,
     shutdown: Shutdown,
 ) {
@@ -179,27 +181,32 @@ async fn work(
                 continue;
             }
         };
-        let (encoded, spans) = encode(batch);
-        if let Err(refusal) = offer(&sink, encoded, spans, &shutdown).await {
-            let total = losses.refused_spans.fetch_add(spans as u64, Ordering::Relaxed) + spans as u64;
+        let batch = encode(batch);
+        if batch.items == 0 {
+            continue;
+        }
+        let spans = batch.items as u64;
+        if let Err(refusal) = offer(&consumer, batch, &shutdown).await {
+            let total = losses.refused_spans.fetch_add(spans, Ordering::Relaxed) + spans;
             tracing::warn!(from = %packet.from, spans, total, %refusal, "lost spans: the pipeline refused them");
         }
     }
 }
 
-async fn offer(sink: &Sink, encoded: Bytes, spans: usize, shutdown: &Shutdown) -> Result<(), Refusal> {
+async fn offer(consumer: &Consumer, batch: Batch, shutdown: &Shutdown) -> Result<(), Refusal> {
     let until = Instant::now() + PATIENCE;
     let mut pause = Duration::from_millis(20);
     loop {
-        match sink.pass(encoded.clone(), spans).await {
-            Err(Refusal::Busy(why)) if Instant::now() + pause >= until || shutdown.is_triggered() => {
-                return Err(Refusal::Busy(why));
+        match consumer.send(batch.clone()).await {
+            Err(refusal) if !refusal.retryable => return Err(refusal),
+            Err(refusal) if Instant::now() + pause >= until || shutdown.is_triggered() => {
+                return Err(refusal);
             }
-            Err(Refusal::Busy(_)) => {
+            Err(_) => {
                 tokio::time::sleep(pause).await;
                 pause *= 2;
             }
-            done => return done,
+            Ok(()) => return Ok(()),
         }
     }
 }

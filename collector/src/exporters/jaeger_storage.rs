@@ -1,0 +1,46 @@
+//! Exporter `jaeger_storage_exporter`: into a store of extension `jaeger_storage`.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use karez_collector_config::exporters as config;
+
+use crate::batch::Batch;
+use crate::component::{ComponentContext, Exporter, Outcome, StartError};
+use crate::extensions::jaeger_storage::TraceStore;
+
+/// Puts spans into a store.
+pub struct JaegerStorageExporter {
+    store: Arc<TraceStore>,
+}
+
+impl JaegerStorageExporter {
+    /// Finds the store.
+    pub fn new(config: &config::JaegerStorageExporter, cx: &ComponentContext) -> Result<Self, StartError> {
+        let name = &config.trace_storage;
+        let store = cx.trace_store(name).ok_or_else(|| {
+            let message = format!("there is no trace store `{name}`");
+            let mend = "name a backend of the jaeger_storage extension, and list that extension in service.extensions";
+            StartError::config("trace_storage", message, mend)
+        })?;
+        Ok(Self { store })
+    }
+}
+
+impl Exporter for JaegerStorageExporter {
+    fn export(&self, batch: Batch) -> BoxFuture<'_, Outcome> {
+        let outcome = match self.store.add(&batch.payload) {
+            Err(malformed) => Outcome::Refused {
+                reason: malformed.to_string(),
+            },
+            Ok(added) if added.invalid + added.too_large > 0 => Outcome::Refused {
+                reason: format!(
+                    "{} spans have no valid identifiers, {} belong to a trace larger than the store's max_bytes; {} were stored",
+                    added.invalid, added.too_large, added.stored
+                ),
+            },
+            Ok(_) => Outcome::Delivered,
+        };
+        Box::pin(std::future::ready(outcome))
+    }
+}
