@@ -15,4 +15,3 @@ mod tests;
 
 pub use component::JaegerStorageExtension;
 pub use store::{Added, Limits, Operation, StoredSpan, StoredTrace, TraceId, TraceStore};
-pub use wire::Malformed;

@@ -12,8 +12,9 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message as _;
 
-use super::wire::{self, Malformed};
+use super::wire;
 use crate::jaeger::{from_otlp, model};
+use crate::wire::Malformed;
 
 /// What the indexes take for a span beside its encoding, counted into the limit.
 const SPAN_OVERHEAD: usize = 320;
@@ -196,10 +197,10 @@ impl TraceStore {
                 return Ok(());
             };
             // Decoded once here, so that what is stored can be relied on.
-            Span::decode(span_bytes).map_err(|_| Malformed)?;
+            Span::decode(span_bytes).map_err(|_| Malformed::Truncated)?;
             let resource = shared(&mut resource, resource_bytes, stored_resource)?;
             let scope = shared(&mut scope, scope_bytes, |bytes| {
-                InstrumentationScope::decode(bytes).map_err(|_| Malformed)?;
+                InstrumentationScope::decode(bytes).map_err(|_| Malformed::Truncated)?;
                 Ok(Arc::from(bytes))
             })?;
             let span = StoredSpan {
@@ -424,7 +425,7 @@ fn shared<'a, T: Clone>(
 }
 
 fn stored_resource(bytes: &[u8]) -> Result<Arc<StoredResource>, Malformed> {
-    let resource = Resource::decode(bytes).map_err(|_| Malformed)?;
+    let resource = Resource::decode(bytes).map_err(|_| Malformed::Truncated)?;
     let service = from_otlp::process(&resource).service_name.into();
     Ok(Arc::new(StoredResource {
         encoded: bytes.into(),

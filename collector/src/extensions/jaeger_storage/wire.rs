@@ -1,86 +1,33 @@
 //! Takes an OTLP trace batch apart without decoding it: resources, scopes and spans as slices of the encoding.
 
-use prost::encoding::{WireType, decode_key, decode_varint};
-
-/// The batch is no protobuf message.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the batch is not a valid OTLP encoding")]
-pub struct Malformed;
-
-/// A field's value.
-#[derive(Clone, Copy, Debug)]
-enum Value<'a> {
-    Varint(u64),
-    Fixed64(u64),
-    Bytes(&'a [u8]),
-    Fixed32,
-}
-
-/// Calls `each` with every field's number and value.
-fn fields<'a>(
-    mut input: &'a [u8],
-    mut each: impl FnMut(u32, Value<'a>) -> Result<(), Malformed>,
-) -> Result<(), Malformed> {
-    while !input.is_empty() {
-        let (tag, kind) = decode_key(&mut input).map_err(|_| Malformed)?;
-        let value = match kind {
-            WireType::Varint => Value::Varint(decode_varint(&mut input).map_err(|_| Malformed)?),
-            WireType::SixtyFourBit => {
-                let (taken, rest) = input.split_first_chunk::<8>().ok_or(Malformed)?;
-                input = rest;
-                Value::Fixed64(u64::from_le_bytes(*taken))
-            }
-            WireType::LengthDelimited => {
-                let length = decode_varint(&mut input).map_err(|_| Malformed)?;
-                let length = usize::try_from(length).map_err(|_| Malformed)?;
-                let (taken, rest) = input.split_at_checked(length).ok_or(Malformed)?;
-                input = rest;
-                Value::Bytes(taken)
-            }
-            WireType::ThirtyTwoBit => {
-                input = input.split_first_chunk::<4>().ok_or(Malformed)?.1;
-                Value::Fixed32
-            }
-            WireType::StartGroup | WireType::EndGroup => return Err(Malformed),
-        };
-        each(tag, value)?;
-    }
-    Ok(())
-}
+use crate::wire::Malformed;
+use crate::wire::field::{WireType, fields};
 
 /// Calls `each` with the encodings of every span, its scope and its resource.
 pub(super) fn spans<'a>(
     batch: &'a [u8],
     mut each: impl FnMut(&'a [u8], &'a [u8], &'a [u8]) -> Result<(), Malformed>,
 ) -> Result<(), Malformed> {
-    fields(batch, |tag, value| match (tag, value) {
-        (1, Value::Bytes(resource_spans)) => {
-            let resource = first(resource_spans, 1)?;
-            fields(resource_spans, |tag, value| match (tag, value) {
-                (2, Value::Bytes(scope_spans)) => {
-                    let scope = first(scope_spans, 1)?;
-                    fields(scope_spans, |tag, value| match (tag, value) {
-                        (2, Value::Bytes(span)) => each(resource, scope, span),
-                        _ => Ok(()),
-                    })
-                }
-                _ => Ok(()),
-            })
+    for resource_spans in messages(batch, 1) {
+        let resource_spans = resource_spans?;
+        let resource = messages(resource_spans, 1).next().transpose()?.unwrap_or_default();
+        for scope_spans in messages(resource_spans, 2) {
+            let scope_spans = scope_spans?;
+            let scope = messages(scope_spans, 1).next().transpose()?.unwrap_or_default();
+            for span in messages(scope_spans, 2) {
+                each(resource, scope, span?)?;
+            }
         }
-        _ => Ok(()),
-    })
+    }
+    Ok(())
 }
 
-/// The first message field of a number, or an empty one.
-fn first(message: &[u8], wanted: u32) -> Result<&[u8], Malformed> {
-    let mut found = None;
-    fields(message, |tag, value| {
-        if let (true, None, Value::Bytes(bytes)) = (tag == wanted, found, value) {
-            found = Some(bytes);
-        }
-        Ok(())
-    })?;
-    Ok(found.unwrap_or_default())
+/// The delimited fields of a number; what is malformed comes out as an error, wherever it stands.
+fn messages(message: &[u8], wanted: u32) -> impl Iterator<Item = Result<&[u8], Malformed>> {
+    fields(message).filter_map(move |field| match field {
+        Err(malformed) => Some(Err(malformed)),
+        Ok(field) => (field.number == wanted && field.wire_type == WireType::Delimited).then_some(Ok(field.value)),
+    })
 }
 
 /// The fields of a span that the store indexes.
@@ -98,18 +45,18 @@ pub(super) struct Head<'a> {
 /// Reads a span's head.
 pub(super) fn head(span: &[u8]) -> Result<Head<'_>, Malformed> {
     let mut head = Head::default();
-    fields(span, |tag, value| {
-        match (tag, value) {
-            (1, Value::Bytes(id)) => head.trace_id = id,
-            (2, Value::Bytes(id)) => head.span_id = id,
-            (4, Value::Bytes(id)) => head.parent = id,
-            (5, Value::Bytes(name)) => head.name = std::str::from_utf8(name).map_err(|_| Malformed)?,
-            (6, Value::Varint(kind)) => head.kind = kind as i32,
-            (7, Value::Fixed64(at)) => head.start = at,
-            (8, Value::Fixed64(at)) => head.end = at,
+    for field in fields(span) {
+        let field = field?;
+        match field.number {
+            1 => head.trace_id = field.value,
+            2 => head.span_id = field.value,
+            4 => head.parent = field.value,
+            5 => head.name = std::str::from_utf8(field.value).map_err(|_| Malformed::Text(5))?,
+            6 => head.kind = field.number_value() as i32,
+            7 => head.start = field.number_value(),
+            8 => head.end = field.number_value(),
             _ => {}
         }
-        Ok(())
-    })?;
+    }
     Ok(head)
 }
