@@ -278,6 +278,11 @@ impl TcpListeners {
         Accepting(self)
     }
 
+    /// The listeners one by one; the first is on the address that was asked for.
+    pub fn into_listeners(self) -> Vec<TcpListener> {
+        self.listeners
+    }
+
     fn poll_accept(&mut self, context: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
         for step in 0..self.listeners.len() {
             let at = (self.next + step) % self.listeners.len();

@@ -19,6 +19,9 @@ pub struct Status {
     pub site: Option<SiteIdentity>,
     /// Links, both ways.
     pub links: Vec<LinkStatus>,
+    /// Where peers may link to us.
+    #[serde(default)]
+    pub accepts: Vec<AcceptStatus>,
     /// Virtual addresses offered here.
     pub listeners: Vec<ListenerStatus>,
     /// Targets here.
@@ -135,6 +138,18 @@ pub struct PeerStatus {
     /// Its version.
     #[serde(default)]
     pub version: String,
+}
+
+/// Where peers may link to us.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AcceptStatus {
+    /// Its name.
+    pub name: String,
+    /// The UDP addresses bound, `host:port`; empty while it is not.
+    pub addresses: Vec<String>,
+    /// Why it is not bound.
+    pub error: Option<String>,
 }
 
 /// A virtual address offered here.

@@ -8,11 +8,13 @@
 //! ```
 
 pub mod api;
+mod check;
 mod config;
 mod difference;
 mod document;
 mod validate;
 
+pub use check::check;
 pub use config::{
     AcceptConfig, Address, AdminConfig, ConnectorConfig, LinkConfig, ListenerConfig, LocalConfig,
     RouterConfig, ServiceConfig, TlsSource, Tokens,

@@ -136,3 +136,32 @@ fn the_status_keeps_its_spelling() {
     assert_eq!(json["links"][0]["direction"], "outgoing");
     assert_eq!(serde_json::from_value::<api::Status>(json).unwrap(), status);
 }
+
+#[test]
+fn a_diagnosis_names_file_line_and_key() {
+    let origin = karez_document::Origin::embedded("manifest.yaml", 11);
+    let text = PUBLIC
+        .trim_start()
+        .replace("cost: 1", "cost: 0")
+        .replace("admin:", "adnim:");
+    let (config, found) = karez_router_config::check(&text, &origin);
+    assert!(config.is_none());
+    let texts: Vec<_> = found.iter().map(ToString::to_string).collect();
+    assert_eq!(texts.len(), 1, "{texts:?}");
+    assert!(
+        texts[0].starts_with("manifest.yaml:26: error: adnim"),
+        "{texts:?}"
+    );
+    let (_, found) = karez_router_config::check(&text.replace("adnim:", "admin:"), &origin);
+    let texts: Vec<_> = found.iter().map(ToString::to_string).collect();
+    assert!(
+        texts[0].starts_with("manifest.yaml:24: error: links.0.cost: a link cannot be free"),
+        "{texts:?}"
+    );
+    let (config, found) = karez_router_config::check(PUBLIC, &origin);
+    assert!(config.is_some() && found.is_empty(), "{found:?}");
+    for text in ["", "version: [", "- a", "version: 1\n---\nversion: 1"] {
+        let (config, found) = karez_router_config::check(text, &origin);
+        assert!(config.is_none() && !found.is_empty(), "{text}");
+    }
+}

@@ -1,0 +1,243 @@
+//! Carries a connection: two pumps, one each way, between sockets and streams.
+//!
+//! ```text
+//!  client ──Source──▶ pump ──▶ Sink── target        an end of input becomes an end of output (half-close),
+//!  client ◀──Sink── pump ◀──Source── target         a reset becomes a reset of all four
+//! ```
+//!
+//! Nothing is buffered beyond one read and what the transport's flow control allows.
+
+use std::io;
+
+use bytes::{Buf, Bytes, BytesMut};
+use quinn::{ReadError, RecvStream, SendStream, WriteError};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio_util::sync::CancellationToken;
+
+use crate::link::RESET_CODE;
+use crate::metrics::Ending;
+use crate::record::ConnectionRecord;
+
+/// What one read from a socket may take.
+const READ: usize = 64 * 1024;
+/// When less than this is left of a buffer, the next read gets a fresh one.
+const LEFT: usize = 8 * 1024;
+/// Chunks taken from a stream at once: one system call writes them all.
+const CHUNKS: usize = 32;
+
+/// One end of a carried connection.
+pub(crate) struct End {
+    source: Source,
+    sink: Sink,
+}
+
+enum Source {
+    Socket { socket: OwnedReadHalf, buffer: BytesMut },
+    Stream(RecvStream),
+}
+
+enum Sink {
+    Socket(OwnedWriteHalf),
+    Stream(SendStream),
+}
+
+impl From<TcpStream> for End {
+    fn from(stream: TcpStream) -> Self {
+        let (read, write) = stream.into_split();
+        Self {
+            source: Source::Socket {
+                socket: read,
+                buffer: BytesMut::new(),
+            },
+            sink: Sink::Socket(write),
+        }
+    }
+}
+
+impl From<(SendStream, RecvStream)> for End {
+    fn from((send, receive): (SendStream, RecvStream)) -> Self {
+        Self {
+            source: Source::Stream(receive),
+            sink: Sink::Stream(send),
+        }
+    }
+}
+
+impl End {
+    fn end(self, towards: Direction) {
+        if towards == Direction::Unwanted {
+            self.reset();
+        }
+    }
+
+    /// Ends it abruptly: the other side sees a reset.
+    pub(crate) fn reset(self) {
+        if let Source::Stream(mut stream) = self.source {
+            let _ = stream.stop(RESET_CODE);
+        }
+        match self.sink {
+            Sink::Socket(socket) => {
+                let _ = socket.as_ref().set_zero_linger();
+                // Without this the half would say a graceful goodbye first.
+                socket.forget();
+            }
+            Sink::Stream(mut stream) => drop(stream.reset(RESET_CODE)),
+        }
+    }
+}
+
+/// Why a pump stopped before the end of its input.
+enum Broken {
+    /// The side that is read from reset the connection.
+    Source(String),
+}
+
+/// How a direction ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    /// Everything was handed on.
+    Finished,
+    /// The receiving side wants no more.
+    Unwanted,
+}
+
+/// Carries until both directions ended, one side reset, or `force`; writes the record.
+pub(crate) async fn carry(
+    mut client: End,
+    mut target: End,
+    record: ConnectionRecord,
+    force: &CancellationToken,
+) {
+    let (sent, received) = (record.sent.clone(), record.received.clone());
+    let up = async {
+        let end = pump(&mut client.source, &mut target.sink, |n| sent.add(n)).await;
+        end.map_err(|Broken::Source(error)| (Ending::ClientReset, error))
+    };
+    let down = async {
+        let end = pump(&mut target.source, &mut client.sink, |n| received.add(n)).await;
+        end.map_err(|Broken::Source(error)| (Ending::TargetReset, error))
+    };
+    let ended = tokio::select! {
+        ended = async { tokio::try_join!(up, down) } => ended,
+        () = force.cancelled() => Err((Ending::Shutdown, "the router stops".to_owned())),
+    };
+    match ended {
+        Ok((up, down)) => {
+            let (ending, error) = match (up, down) {
+                (Direction::Finished, Direction::Finished) => (Ending::Completed, None),
+                (Direction::Unwanted, _) => (Ending::TargetReset, Some(UNWANTED.to_owned())),
+                (_, Direction::Unwanted) => (Ending::ClientReset, Some(UNWANTED.to_owned())),
+            };
+            record.end(ending, error);
+            // A side that was given everything keeps it: a reset could still discard it.
+            client.end(down);
+            target.end(up);
+        }
+        Err((ending, error)) => {
+            record.end(ending, Some(error));
+            client.reset();
+            target.reset();
+        }
+    }
+}
+
+const UNWANTED: &str = "closed before everything was handed on";
+
+async fn pump(source: &mut Source, sink: &mut Sink, count: impl Fn(u64)) -> Result<Direction, Broken> {
+    let mut chunks: [Bytes; CHUNKS] = std::array::from_fn(|_| Bytes::new());
+    loop {
+        let filled = match source.read(&mut chunks).await {
+            Ok(0) => break,
+            Ok(filled) => filled,
+            Err(error) => return Err(Broken::Source(error.to_string())),
+        };
+        let chunks = &mut chunks[..filled];
+        let bytes = chunks.iter().map(|chunk| chunk.len() as u64).sum();
+        if sink.write(chunks).await.is_err() {
+            source.refuse();
+            return Ok(Direction::Unwanted);
+        }
+        count(bytes);
+    }
+    match sink.finish().await {
+        Ok(()) => Ok(Direction::Finished),
+        Err(_) => Ok(Direction::Unwanted),
+    }
+}
+
+impl Source {
+    /// Fills some chunks; 0 at the end of input.
+    async fn read(&mut self, chunks: &mut [Bytes]) -> io::Result<usize> {
+        match self {
+            Self::Socket { socket, buffer } => {
+                if buffer.capacity() < LEFT {
+                    buffer.reserve(READ);
+                }
+                let read = socket.read_buf(buffer).await?;
+                chunks[0] = buffer.split().freeze();
+                Ok(usize::from(read > 0))
+            }
+            Self::Stream(stream) => match stream.read_chunks(chunks).await {
+                Ok(filled) => Ok(filled.unwrap_or(0)),
+                Err(error @ ReadError::Reset(_)) => {
+                    Err(io::Error::new(io::ErrorKind::ConnectionReset, error.to_string()))
+                }
+                Err(error) => Err(error.into()),
+            },
+        }
+    }
+
+    /// Tells the sender that nobody reads on.
+    fn refuse(&mut self) {
+        if let Self::Stream(stream) = self {
+            let _ = stream.stop(RESET_CODE);
+        }
+    }
+}
+
+impl Sink {
+    async fn write(&mut self, chunks: &mut [Bytes]) -> io::Result<()> {
+        match self {
+            Self::Socket(socket) => write_vectored(socket, chunks).await,
+            Self::Stream(stream) => stream.write_all_chunks(chunks).await.map_err(WriteError::into),
+        }
+    }
+
+    async fn finish(&mut self) -> io::Result<()> {
+        match self {
+            Self::Socket(socket) => socket.shutdown().await,
+            Self::Stream(stream) => stream.finish().map_err(io::Error::other),
+        }
+    }
+}
+
+async fn write_vectored(socket: &mut OwnedWriteHalf, mut chunks: &mut [Bytes]) -> io::Result<()> {
+    while let Some(first) = chunks.first() {
+        if first.is_empty() {
+            chunks = &mut chunks[1..];
+            continue;
+        }
+        let mut slices = [io::IoSlice::new(&[]); CHUNKS];
+        for (slice, chunk) in slices.iter_mut().zip(chunks.iter()) {
+            *slice = io::IoSlice::new(chunk);
+        }
+        let mut written = socket.write_vectored(&slices[..chunks.len()]).await?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        for chunk in chunks.iter_mut() {
+            let part = written.min(chunk.len());
+            chunk.advance(part);
+            written -= part;
+        }
+    }
+    Ok(())
+}
+
+/// Resets a client's socket that is not carried.
+pub(crate) fn reset(stream: TcpStream) {
+    let _ = stream.set_zero_linger();
+    drop(stream);
+}

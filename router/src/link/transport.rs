@@ -1,0 +1,230 @@
+//! QUIC as links use it: windows, timers, packet sizes, and endpoints over bound sockets.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use karez_identity::{TlsError, TlsMaterial};
+use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
+use quinn::crypto::{CryptoError, HmacKey};
+use quinn::{
+    ClientConfig, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, IdleTimeout,
+    MtuDiscoveryConfig, ServerConfig, TokioRuntime, TransportConfig, VarInt,
+};
+use sha2::{Digest, Sha256};
+
+use crate::wire;
+
+/// A stream that is reset, or that its reader no longer wants, carries this code.
+pub(crate) const RESET_CODE: VarInt = VarInt::from_u32(1);
+/// What one carried connection may have in flight: what a slow reader can hold back.
+const STREAM_WINDOW: u32 = 4 << 20;
+/// What all connections of a link may have in flight towards us: the bound of a link's memory.
+const LINK_WINDOW: u32 = 64 << 20;
+/// What a link keeps until the peer has acknowledged it.
+const SEND_WINDOW: u64 = 32 << 20;
+/// Connections carried at once over one link.
+const STREAMS: u32 = 8192;
+/// A silent peer is gone after this.
+const IDLE: Duration = Duration::from_secs(10);
+/// How often a quiet link says that it lives.
+const KEEP_ALIVE: Duration = Duration::from_secs(3);
+/// The largest packet that is tried where both ends are on this machine.
+const LOOPBACK_PACKET: u16 = 16_000;
+/// Kernel buffers of a link's socket: a burst must not be dropped before it is read.
+const SOCKET_BUFFER: usize = 4 << 20;
+
+/// Why a link's cryptography cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CryptoSetupError {
+    /// The profile is not usable.
+    #[error(transparent)]
+    Profile(#[from] TlsError),
+    /// The provider lacks QUIC's initial cipher suite.
+    #[error("{0}")]
+    Suite(#[from] NoInitialCipherSuite),
+}
+
+fn transport(same_machine: bool) -> Arc<TransportConfig> {
+    let mut mtu = MtuDiscoveryConfig::default();
+    if same_machine {
+        mtu.upper_bound(LOOPBACK_PACKET);
+    }
+    let mut config = TransportConfig::default();
+    config
+        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
+        .receive_window(VarInt::from_u32(LINK_WINDOW))
+        .send_window(SEND_WINDOW)
+        .datagram_receive_buffer_size(None)
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(
+            u32::try_from(IDLE.as_millis()).unwrap_or(u32::MAX),
+        ))))
+        .mtu_discovery_config(Some(mtu));
+    Arc::new(config)
+}
+
+/// What a dialling link uses.
+pub(crate) fn client_config(
+    profile: &TlsMaterial,
+    peer: SocketAddr,
+) -> Result<ClientConfig, CryptoSetupError> {
+    let tls = karez_identity::client_config(profile, &[wire::ALPN])?;
+    let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
+    config.transport_config(transport(peer.ip().is_loopback()));
+    Ok(config)
+}
+
+/// What an accepting port uses.
+pub(crate) fn server_config(
+    profile: &TlsMaterial,
+    local: SocketAddr,
+) -> Result<ServerConfig, CryptoSetupError> {
+    let tls = karez_identity::server_config(profile, &[wire::ALPN])?;
+    let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
+    config
+        .transport_config(transport(local.ip().is_loopback()))
+        .max_incoming(1024);
+    Ok(config)
+}
+
+/// An endpoint that accepts links on a bound socket.
+///
+/// Its reset key comes from the profile's private key, so that a restarted router can tell peers at once that
+/// their connections are gone, instead of leaving them to wait.
+pub(crate) fn server_endpoint(
+    socket: tokio::net::UdpSocket,
+    profile: &TlsMaterial,
+) -> std::io::Result<Endpoint> {
+    let socket = socket.into_std()?;
+    let server = server_config(profile, socket.local_addr()?).map_err(std::io::Error::other)?;
+    let mut config = EndpointConfig::new(Arc::new(ResetKey::of(profile)));
+    config.cid_generator(|| Box::new(RandomIds));
+    sized(&mut config);
+    endpoint(config, Some(server), socket)
+}
+
+/// Connection ids that are random. quinn's own would not recognise ids from before a restart, and so answer nothing.
+struct RandomIds;
+
+impl ConnectionIdGenerator for RandomIds {
+    fn generate_cid(&mut self) -> ConnectionId {
+        ConnectionId::new(&rand::random::<[u8; 8]>())
+    }
+
+    fn cid_len(&self) -> usize {
+        8
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
+}
+
+fn sized(config: &mut EndpointConfig) {
+    config
+        .max_udp_payload_size(LOOPBACK_PACKET)
+        .expect("more than the least that QUIC demands");
+}
+
+fn endpoint(
+    config: EndpointConfig,
+    server: Option<ServerConfig>,
+    socket: std::net::UdpSocket,
+) -> std::io::Result<Endpoint> {
+    let buffers = socket2::SockRef::from(&socket);
+    // Best effort: without it the system's default stays.
+    let _ = buffers.set_recv_buffer_size(SOCKET_BUFFER);
+    let _ = buffers.set_send_buffer_size(SOCKET_BUFFER);
+    Endpoint::new(config, server, socket, Arc::new(TokioRuntime))
+}
+
+/// The sockets that links dial from: one for each address family, made when first needed.
+#[derive(Default)]
+pub(crate) struct ClientEndpoints {
+    v4: Mutex<Option<Endpoint>>,
+    v6: Mutex<Option<Endpoint>>,
+}
+
+impl ClientEndpoints {
+    /// The endpoint to dial this peer from.
+    pub(crate) fn towards(&self, peer: SocketAddr) -> std::io::Result<Endpoint> {
+        let (slot, any): (_, SocketAddr) = match peer {
+            SocketAddr::V4(_) => (&self.v4, (Ipv4Addr::UNSPECIFIED, 0).into()),
+            SocketAddr::V6(_) => (&self.v6, (Ipv6Addr::UNSPECIFIED, 0).into()),
+        };
+        let mut slot = slot.lock().expect("nothing panics while it is held");
+        if let Some(endpoint) = &*slot {
+            return Ok(endpoint.clone());
+        }
+        let mut config = EndpointConfig::default();
+        sized(&mut config);
+        let made = endpoint(config, None, std::net::UdpSocket::bind(any)?)?;
+        Ok(slot.insert(made).clone())
+    }
+
+    /// Waits until the last farewells are sent.
+    pub(crate) async fn wait_idle(&self) {
+        for slot in [&self.v4, &self.v6] {
+            let endpoint = slot.lock().expect("nothing panics while it is held").clone();
+            if let Some(endpoint) = endpoint {
+                endpoint.wait_idle().await;
+            }
+        }
+    }
+}
+
+/// Signs reset tokens: HMAC-like, nested SHA-256 under a secret key.
+#[derive(Clone, Copy)]
+struct ResetKey([u8; 32]);
+
+impl ResetKey {
+    fn of(profile: &TlsMaterial) -> Self {
+        Self(
+            Sha256::new()
+                .chain_update(b"karez stateless reset")
+                .chain_update(&profile.key)
+                .finalize()
+                .into(),
+        )
+    }
+
+    fn digest(&self, data: &[u8]) -> [u8; 32] {
+        let inner = Sha256::new()
+            .chain_update([0x36])
+            .chain_update(self.0)
+            .chain_update(data)
+            .finalize();
+        Sha256::new()
+            .chain_update([0x5c])
+            .chain_update(self.0)
+            .chain_update(inner)
+            .finalize()
+            .into()
+    }
+}
+
+impl HmacKey for ResetKey {
+    fn sign(&self, data: &[u8], signature_out: &mut [u8]) {
+        signature_out.copy_from_slice(&self.digest(data));
+    }
+
+    fn signature_len(&self) -> usize {
+        32
+    }
+
+    fn verify(&self, data: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
+        let differing = self
+            .digest(data)
+            .iter()
+            .zip(signature)
+            .fold(0, |all, (a, b)| all | (a ^ b));
+        if signature.len() == 32 && differing == 0 {
+            Ok(())
+        } else {
+            Err(CryptoError)
+        }
+    }
+}

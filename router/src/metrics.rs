@@ -1,0 +1,172 @@
+//! What the router counts. Labels come from closed sets, names of the document, or nothing.
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// How a carried connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum Ending {
+    /// Both sides finished.
+    Completed,
+    /// The client reset it.
+    ClientReset,
+    /// The target reset it.
+    TargetReset,
+    /// Nothing serves the address.
+    NoRoute,
+    /// No target took it.
+    Refused,
+    /// The router stopped while it was open.
+    Shutdown,
+    /// It was dropped before it was carried.
+    Abandoned,
+}
+
+/// Which way bytes went, as the client sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum Way {
+    /// From the client to the target.
+    Sent,
+    /// From the target to the client.
+    Received,
+}
+
+/// What went wrong with a link or a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum Fault {
+    /// A peer was refused here.
+    PeerRefused,
+    /// We were refused by a peer.
+    RefusedByPeer,
+    /// A peer is not reachable.
+    PeerDown,
+    /// A peer broke the protocol.
+    Protocol,
+    /// A target could not be dialled.
+    TargetDown,
+    /// A socket could not be bound.
+    Bind,
+    /// Nothing serves the address.
+    NoRoute,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EndingLabels {
+    ending: Ending,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WayLabels {
+    direction: Way,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FaultLabels {
+    reason: Fault,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LinkLabels {
+    direction: String,
+    state: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ProfileLabels {
+    profile: String,
+}
+
+/// The router's metrics; clones share them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Metrics {
+    /// Connections open now.
+    pub(crate) open: Gauge,
+    ended: Family<EndingLabels, Counter>,
+    bytes: Family<WayLabels, Counter>,
+    faults: Family<FaultLabels, Counter>,
+    links: Family<LinkLabels, Gauge>,
+    /// 1 while the newest document is not running because of its errors.
+    pub(crate) document_rejected: Gauge,
+    /// Documents that were not acceptable.
+    pub(crate) document_errors: Counter,
+    expiry: Family<ProfileLabels, Gauge>,
+}
+
+impl Metrics {
+    /// Registers all under `karez_router_…`.
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("karez_router");
+        registry.register(
+            "connections_open",
+            "Carried connections open now",
+            self.open.clone(),
+        );
+        registry.register(
+            "connections",
+            "Carried connections by how they ended",
+            self.ended.clone(),
+        );
+        registry.register(
+            "bytes",
+            "Bytes carried, as the client sees them",
+            self.bytes.clone(),
+        );
+        registry.register("errors", "What went wrong, by reason", self.faults.clone());
+        registry.register("links", "Links by direction and state", self.links.clone());
+        let help = "Whether the newest document is rejected and an older one runs";
+        registry.register("document_rejected", help, self.document_rejected.clone());
+        registry.register(
+            "document_errors",
+            "Documents that were rejected",
+            self.document_errors.clone(),
+        );
+        let help = "When a TLS profile's certificate ends, seconds since 1970";
+        registry.register("certificate_expiry_timestamp_seconds", help, self.expiry.clone());
+    }
+
+    /// Counts a finished connection.
+    pub(crate) fn ended(&self, ending: Ending) {
+        self.ended.get_or_create(&EndingLabels { ending }).inc();
+    }
+
+    /// The counter of carried bytes.
+    pub(crate) fn bytes(&self, direction: Way) -> Counter {
+        self.bytes.get_or_create(&WayLabels { direction }).clone()
+    }
+
+    /// Counts something that went wrong.
+    pub(crate) fn fault(&self, reason: Fault) {
+        self.faults.get_or_create(&FaultLabels { reason }).inc();
+    }
+
+    /// Sets the numbers of links by direction and state.
+    pub(crate) fn set_links<'a>(&self, links: impl Iterator<Item = (&'a str, &'a str)>) {
+        self.links.clear();
+        for (direction, state) in links {
+            let labels = LinkLabels {
+                direction: direction.to_owned(),
+                state: state.to_owned(),
+            };
+            self.links.get_or_create(&labels).inc();
+        }
+    }
+
+    /// Says when a profile's certificate ends.
+    pub(crate) fn set_expiry(&self, profile: &str, seconds: i64) {
+        self.expiry
+            .get_or_create(&ProfileLabels {
+                profile: profile.to_owned(),
+            })
+            .set(seconds);
+    }
+
+    /// Forgets a profile.
+    pub(crate) fn forget_expiry(&self, profile: &str) {
+        self.expiry.remove(&ProfileLabels {
+            profile: profile.to_owned(),
+        });
+    }
+}

@@ -1,0 +1,117 @@
+//! One record a connection: written exactly once, also when the connection's task is dropped.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use karez_topology::Address;
+use prometheus_client::metrics::counter::Counter;
+
+use crate::metrics::{Ending, Metrics, Way};
+
+/// Where a carried connection came from.
+#[derive(Clone, Debug)]
+pub(crate) enum Client {
+    /// A socket on this site.
+    Socket(SocketAddr),
+    /// A link, by its name.
+    Link(String),
+}
+
+impl std::fmt::Display for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Socket(address) => write!(f, "{address}"),
+            Self::Link(name) => write!(f, "link {name}"),
+        }
+    }
+}
+
+/// The bytes of one direction: the connection's own count and the router's total.
+#[derive(Clone)]
+pub(crate) struct Meter {
+    own: Arc<AtomicU64>,
+    total: Counter,
+}
+
+impl Meter {
+    fn new(total: Counter) -> Self {
+        Self {
+            own: Arc::default(),
+            total,
+        }
+    }
+
+    /// Adds bytes that were handed on.
+    pub(crate) fn add(&self, bytes: u64) {
+        self.own.fetch_add(bytes, Ordering::Relaxed);
+        self.total.inc_by(bytes);
+    }
+
+    fn read(&self) -> u64 {
+        self.own.load(Ordering::Relaxed)
+    }
+}
+
+/// What is known about a connection; dropping it writes it.
+pub(crate) struct ConnectionRecord {
+    metrics: Metrics,
+    client: Client,
+    address: Address,
+    route: String,
+    started: Instant,
+    ending: Ending,
+    error: Option<String>,
+    /// Client to target.
+    pub(crate) sent: Meter,
+    /// Target to client.
+    pub(crate) received: Meter,
+}
+
+impl ConnectionRecord {
+    /// Begins a connection's record.
+    pub(crate) fn new(metrics: &Metrics, client: Client, address: Address) -> Self {
+        metrics.open.inc();
+        Self {
+            metrics: metrics.clone(),
+            client,
+            address,
+            route: String::new(),
+            started: Instant::now(),
+            ending: Ending::Abandoned,
+            error: None,
+            sent: Meter::new(metrics.bytes(Way::Sent)),
+            received: Meter::new(metrics.bytes(Way::Received)),
+        }
+    }
+
+    /// Where it goes.
+    pub(crate) fn set_route(&mut self, route: impl Into<String>) {
+        self.route = route.into();
+    }
+
+    /// How it ended.
+    pub(crate) fn end(mut self, ending: Ending, error: Option<String>) {
+        self.ending = ending;
+        self.error = error;
+    }
+}
+
+impl Drop for ConnectionRecord {
+    fn drop(&mut self) {
+        self.metrics.open.dec();
+        self.metrics.ended(self.ending);
+        tracing::debug!(
+            client = %self.client,
+            address = %self.address,
+            route = self.route,
+            sent = self.sent.read(),
+            received = self.received.read(),
+            milliseconds = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            ending = ?self.ending,
+            error = self.error,
+            "connection ended"
+        );
+    }
+}

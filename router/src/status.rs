@@ -1,0 +1,176 @@
+//! What the router says about itself: its state in, the local API's JSON out.
+
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+
+use karez_router_config::Mode;
+use karez_router_config::api::{
+    AcceptStatus, ConnectorStatus, Direction, LinkState, LinkStatus, ListenerStatus, PeerStatus,
+    ServiceStatus, SiteStatus, Status, TargetStatus,
+};
+use karez_topology::{Announcement, Site};
+
+use crate::link::LiveLink;
+use crate::shared::{DialState, Shared, State};
+
+/// The status as of now.
+pub(crate) fn status(shared: &Shared) -> Status {
+    let generation = *shared.generation().borrow();
+    shared.read(|state| Status {
+        generation,
+        document: state.document.clone(),
+        site: state.config.as_ref().map(|config| config.site.clone()),
+        links: links(state),
+        accepts: accepts(state),
+        listeners: listeners(state),
+        connectors: connectors(state),
+        sites: sites(state),
+    })
+}
+
+fn links(state: &State) -> Vec<LinkStatus> {
+    let dialled = state
+        .dialled
+        .iter()
+        .filter_map(|(name, dial)| outgoing(state, name, dial));
+    let incoming = state
+        .live
+        .values()
+        .filter(|link| link.direction == Direction::Incoming);
+    dialled.chain(incoming.map(|link| accepted(link))).collect()
+}
+
+fn outgoing(state: &State, name: &str, dial: &DialState) -> Option<LinkStatus> {
+    let config = state.config.as_ref()?.links.get(name)?;
+    Some(LinkStatus {
+        name: name.to_owned(),
+        role: config.role,
+        host: config.host.clone(),
+        port: config.port,
+        cost: config.cost,
+        direction: Direction::Outgoing,
+        peer: dial.peer.as_ref().map(peer),
+        state: dial.state,
+        error: dial.error.clone(),
+        since: dial.since.to_string(),
+        token: dial.token.clone(),
+    })
+}
+
+fn accepted(link: &LiveLink) -> LinkStatus {
+    LinkStatus {
+        name: link.name.clone(),
+        role: link.role,
+        host: link.remote.ip().to_string(),
+        port: link.remote.port(),
+        cost: link.cost.load(Ordering::Relaxed),
+        direction: Direction::Incoming,
+        peer: Some(peer(&link.peer)),
+        state: LinkState::Active,
+        error: None,
+        since: link.since.to_string(),
+        token: Some(link.name.clone()),
+    }
+}
+
+fn peer(site: &Site) -> PeerStatus {
+    PeerStatus {
+        site_id: site.id.clone(),
+        site_name: site.name.clone(),
+        namespace: site.namespace.clone(),
+        version: site.version.clone(),
+    }
+}
+
+fn accepts(state: &State) -> Vec<AcceptStatus> {
+    let accepts = state.accepts.iter().map(|(name, bound)| AcceptStatus {
+        name: name.clone(),
+        addresses: bound.addresses.iter().map(SocketAddr::to_string).collect(),
+        error: bound.error.clone(),
+    });
+    accepts.collect()
+}
+
+fn listeners(state: &State) -> Vec<ListenerStatus> {
+    let listeners = state.listeners.iter().map(|(name, listener)| {
+        let bound = listener.bound.addresses.first();
+        let asked = state
+            .config
+            .as_ref()
+            .and_then(|config| config.listeners.get(name));
+        let said = match (bound, listener.reachable) {
+            (None, _) => "failed",
+            (Some(_), Some(true)) => "listening",
+            (Some(_), _) => "unreachable",
+        };
+        ListenerStatus {
+            name: name.clone(),
+            address: listener.address.to_string(),
+            host: bound
+                .map(|at| at.ip().to_string())
+                .or(asked.map(|asked| asked.host.clone()))
+                .unwrap_or_default(),
+            port: bound
+                .map(SocketAddr::port)
+                .or(asked.map(|asked| asked.port))
+                .unwrap_or_default(),
+            state: said.to_owned(),
+            error: listener.bound.error.clone(),
+            connections: listener.open.load(Ordering::Relaxed),
+        }
+    });
+    listeners.collect()
+}
+
+fn connectors(state: &State) -> Vec<ConnectorStatus> {
+    let mut connectors: Vec<_> = state
+        .connectors
+        .values()
+        .map(|connector| ConnectorStatus {
+            name: connector.name.to_string(),
+            address: connector.config.address.to_string(),
+            host: connector.config.host.clone(),
+            port: connector.config.port,
+            target: connector.config.target.clone(),
+            error: connector.error(),
+            connections: connector.open.load(Ordering::Relaxed),
+        })
+        .collect();
+    connectors.sort_by(|a, b| a.name.cmp(&b.name));
+    connectors
+}
+
+fn sites(state: &State) -> Vec<SiteStatus> {
+    if state.config.is_none() {
+        return Vec::new();
+    }
+    let own = state.topology.announcement();
+    let neighbours = state.topology.neighbours();
+    std::iter::once(&*own).chain(neighbours).map(site).collect()
+}
+
+fn site(said: &Announcement) -> SiteStatus {
+    let services = said.services.iter().map(|service| ServiceStatus {
+        address: service.address.clone(),
+        protocol: service.protocol.clone(),
+        ports: service.ports.clone(),
+        targets: service
+            .targets
+            .iter()
+            .map(|name| TargetStatus { name: name.clone() })
+            .collect(),
+    });
+    SiteStatus {
+        id: said.site.id.clone(),
+        name: said.site.name.clone(),
+        namespace: said.site.namespace.clone(),
+        version: said.site.version.clone(),
+        mode: if said.site.edge {
+            Mode::Edge
+        } else {
+            Mode::Interior
+        },
+        links: said.links.clone(),
+        services: services.collect(),
+    }
+}

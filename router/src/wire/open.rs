@@ -1,0 +1,126 @@
+//! The header that opens a data stream, and its answer.
+
+use prost::Message;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use super::clean;
+use super::control::{name, port};
+use super::frame::{WireError, exact};
+
+/// The longest header.
+const OPEN_LIMIT: usize = 1024;
+/// The longest reason in an answer.
+const REASON_LIMIT: usize = 1024;
+
+const CONNECTED: u8 = 0;
+const NO_ROUTE: u8 = 1;
+const REFUSED: u8 = 2;
+
+/// Where a carried connection wants to go.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Open {
+    /// The virtual address's name.
+    #[prost(string, tag = "1")]
+    pub(crate) address: String,
+    /// The virtual address's port.
+    #[prost(uint32, tag = "2")]
+    pub(crate) port: u32,
+    /// How many further links it may take.
+    #[prost(uint32, tag = "3")]
+    pub(crate) hop_limit: u32,
+    /// W3C `traceparent` of whoever opened it; may be empty.
+    #[prost(string, tag = "4")]
+    pub(crate) trace_parent: String,
+}
+
+impl Open {
+    /// The address, checked.
+    pub(crate) fn address(&self) -> Result<karez_topology::Address, WireError> {
+        Ok(karez_topology::Address {
+            name: name(&self.address)?,
+            port: port(self.port)?,
+        })
+    }
+}
+
+/// What became of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// The target is connected; bytes follow.
+    Connected,
+    /// Nothing serves the address here.
+    NoRoute,
+    /// The target could not be reached.
+    Refused(String),
+}
+
+/// Writes the header.
+pub(crate) async fn write_open<W: AsyncWrite + Unpin>(stream: &mut W, open: &Open) -> Result<(), WireError> {
+    let body = open.encode_to_vec();
+    let length = u16::try_from(body.len())
+        .ok()
+        .filter(|length| usize::from(*length) <= OPEN_LIMIT);
+    let length = length.ok_or(WireError::TooLong(body.len()))?;
+    stream
+        .write_all(&[&length.to_be_bytes()[..], &body].concat())
+        .await?;
+    Ok(())
+}
+
+/// Reads the header.
+pub(crate) async fn read_open<R: AsyncRead + Unpin>(stream: &mut R) -> Result<Open, WireError> {
+    let body = read_short(stream, OPEN_LIMIT).await?;
+    Ok(Open::decode(body.as_slice())?)
+}
+
+/// Writes the answer.
+pub(crate) async fn write_answer<W: AsyncWrite + Unpin>(
+    stream: &mut W,
+    answer: &Answer,
+) -> Result<(), WireError> {
+    let (status, reason) = match answer {
+        Answer::Connected => (CONNECTED, None),
+        Answer::NoRoute => (NO_ROUTE, Some(String::new())),
+        Answer::Refused(reason) => (REFUSED, Some(clean(reason, REASON_LIMIT / 4))),
+    };
+    let mut bytes = vec![status];
+    if let Some(reason) = reason {
+        let length = u16::try_from(reason.len()).map_err(|_| WireError::TooLong(reason.len()))?;
+        bytes.extend_from_slice(&length.to_be_bytes());
+        bytes.extend_from_slice(reason.as_bytes());
+    }
+    stream.write_all(&bytes).await?;
+    Ok(())
+}
+
+/// Reads the answer; nothing of what follows it is consumed.
+pub(crate) async fn read_answer<R: AsyncRead + Unpin>(stream: &mut R) -> Result<Answer, WireError> {
+    let mut status = [0];
+    exact(stream, &mut status).await?;
+    if status[0] == CONNECTED {
+        return Ok(Answer::Connected);
+    }
+    let reason = read_short(stream, REASON_LIMIT).await?;
+    match status[0] {
+        NO_ROUTE => Ok(Answer::NoRoute),
+        REFUSED => Ok(Answer::Refused(clean(
+            &String::from_utf8_lossy(&reason),
+            REASON_LIMIT,
+        ))),
+        _ => Err(WireError::Content("an answer of an unknown kind")),
+    }
+}
+
+async fn read_short<R: AsyncRead + Unpin>(stream: &mut R, limit: usize) -> Result<Vec<u8>, WireError> {
+    let length = match stream.read_u16().await {
+        Ok(length) => usize::from(length),
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Err(WireError::Cut),
+        Err(error) => return Err(error.into()),
+    };
+    if length > limit {
+        return Err(WireError::TooLong(length));
+    }
+    let mut body = vec![0; length];
+    exact(stream, &mut body).await?;
+    Ok(body)
+}
