@@ -1,5 +1,7 @@
 //! Issue, write into a Secret's parts, read back, look at: with keys and certificates that are real.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

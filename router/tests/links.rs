@@ -1,5 +1,7 @@
 //! Pairs of routers in one process: real sockets, real TLS, real QUIC, on loopback.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod support;
 
 use std::io::ErrorKind;

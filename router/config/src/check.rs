@@ -43,10 +43,23 @@ pub fn check(text: &str, origin: &Origin) -> (Option<RouterConfig>, Vec<Diagnosi
 fn placed(root: &Node, problem: Problem) -> Diagnosis {
     Diagnosis::error(
         place(root, &problem.key),
-        problem.key,
+        bracketed(&problem.key),
         problem.message,
         problem.mend,
     )
+}
+
+/// `links.0.port` as the decoder's diagnoses write it: `links[0].port`.
+fn bracketed(key: &str) -> String {
+    let mut path = String::new();
+    for step in key.split('.') {
+        if step.parse::<usize>().is_ok() {
+            path.push_str(&format!("[{step}]"));
+        } else {
+            path = yaml::join_key(&path, step);
+        }
+    }
+    path
 }
 
 /// The place of a key path, as far as it exists.

@@ -1,6 +1,10 @@
 //! Sites of one router each, with real sockets on loopback and documents in files.
 
-#![allow(dead_code)]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "shared by tests and a benchmark; what cannot go on fails"
+)]
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

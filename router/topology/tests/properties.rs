@@ -1,5 +1,7 @@
 //! What holds after any sequence of events.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::collections::BTreeMap;
 
 use karez_topology::{
