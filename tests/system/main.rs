@@ -12,6 +12,7 @@ mod change;
 mod demo;
 mod input;
 mod kubectl;
+mod real_cluster;
 mod support;
 mod survival;
 mod telemetry;
@@ -30,6 +31,7 @@ fn main() {
         trust::trials(),
         input::trials(),
         change::trials(),
+        real_cluster::trials(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit();
 }

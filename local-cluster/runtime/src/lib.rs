@@ -5,7 +5,7 @@
 //!  Deployments, StatefulSets, … ──▶ controllers (pure planners) ──▶ Pods, EndpointSlices, statuses
 //!  Pods of our Node ──▶ pods: an address, volumes as files, environment ──▶ child processes of one binary
 //!                   ◀── status, logs, Events ◀── exits, probes
-//!  Services, EndpointSlices ──▶ names file ──▶ the resolver (karez-net) of every process
+//!  Services, Pods, EndpointSlices ──▶ names file ──▶ the resolver (karez-net) of every process
 //! ```
 //!
 //! Beside a real API server with its controller-manager only the lower two lines run (`controllers: false`).

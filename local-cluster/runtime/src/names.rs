@@ -9,6 +9,7 @@ use karez_lifecycle::Shutdown;
 use karez_net::names::{self, Names};
 use kube::ResourceExt;
 
+use crate::controllers::endpoints::ready_addresses;
 use crate::observe::{Changes, Objects};
 use crate::pods::files::write_whole;
 
@@ -49,7 +50,7 @@ fn names(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>], pods: &[Arc<P
     let mut names = Names {
         services: services
             .iter()
-            .map(|service| of_service(service, slices))
+            .map(|service| of_service(service, slices, pods))
             .collect(),
         pods: pods.iter().filter_map(|pod| of_pod(pod)).collect(),
         ..Names::default()
@@ -61,7 +62,9 @@ fn names(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>], pods: &[Arc<P
     names
 }
 
-fn of_service(service: &Service, slices: &[Arc<EndpointSlice>]) -> names::Service {
+/// A Service with a selector is where its ready Pods are: a real API server takes no loopback address into an
+/// EndpointSlice, and loopback addresses are what Pods have here. Without a selector its EndpointSlices say it.
+fn of_service(service: &Service, slices: &[Arc<EndpointSlice>], pods: &[Arc<Pod>]) -> names::Service {
     let spec = service.spec.clone().unwrap_or_default();
     let name = service.name_any();
     let mine: Vec<&EndpointSlice> = slices
@@ -73,7 +76,8 @@ fn of_service(service: &Service, slices: &[Arc<EndpointSlice>]) -> names::Servic
         .collect();
     let ports = spec.ports.iter().flatten().map(|port| {
         let port_name = port.name.clone().unwrap_or_default();
-        let mut endpoints: Vec<_> = mine.iter().flat_map(|slice| ready(slice, &port_name)).collect();
+        let mut endpoints = ready_addresses(service, pods, port)
+            .unwrap_or_else(|| mine.iter().flat_map(|slice| ready(slice, &port_name)).collect());
         endpoints.sort();
         endpoints.dedup();
         names::Port {

@@ -26,6 +26,11 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
         .expect("a runtime can be had")
 });
 
+/// The runtime under the blocking calls.
+pub(crate) fn runtime() -> &'static Runtime {
+    &RUNTIME
+}
+
 /// A cluster through one kubeconfig.
 #[derive(Clone)]
 pub(crate) struct Cluster {
@@ -45,6 +50,11 @@ impl Cluster {
             client: client.with_context(|| format!("{}", kubeconfig.display()))?,
             kubeconfig: kubeconfig.to_owned(),
         })
+    }
+
+    /// The client, for parts of Karez that run inside a test.
+    pub(crate) fn client(&self) -> kube::Client {
+        self.client.clone()
     }
 
     fn request(&self, method: &str, path: &str, content: &str, body: Vec<u8>) -> Outcome<Result<Value, u16>> {

@@ -10,16 +10,17 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::Context;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use karez_lifecycle::Shutdown;
+use karez_local_runtime::{AddressPool, PodAccess, RuntimeOptions};
 use serde_json::{Value, json};
 
 use super::Outcome;
-use super::cluster::{Cluster, text};
+use super::cluster::{Cluster, runtime, text};
 use super::peers::workspace;
 use super::site::wait_exit;
 use super::stage::Stage;
-
-/// The peers that a real cluster needs.
-pub(crate) const PEERS: [&str; 4] = ["kubectl", "etcd", "kube-apiserver", "kube-controller-manager"];
 
 /// A real cluster in processes of its own; ended with the value.
 pub(crate) struct Kubernetes {
@@ -54,8 +55,12 @@ impl Kubernetes {
 
     /// A kubeconfig that holds nothing but a token of this service account.
     pub(crate) fn as_service_account(&self, namespace: &str, name: &str) -> Outcome<PathBuf> {
-        let token = self.admin.kubectl(&["create", "token", name, "-n", namespace, "--duration=1h"], "")?;
-        let own = self.admin.kubectl(&["config", "view", "--raw", "--minify", "-o", "json"], "")?;
+        let token = self
+            .admin
+            .kubectl(&["create", "token", name, "-n", namespace, "--duration=1h"], "")?;
+        let own = self
+            .admin
+            .kubectl(&["config", "view", "--raw", "--minify", "-o", "json"], "")?;
         let mut config: Value = serde_json::from_str(&own)?;
         config["users"][0]["user"] = json!({ "token": token.trim() });
         config["contexts"][0]["context"]["namespace"] = json!(namespace);
@@ -71,6 +76,57 @@ impl Drop for Kubernetes {
         if wait_exit(&mut self.child, 20).is_err() {
             let _ = self.child.kill();
             let _ = self.child.wait();
+        }
+    }
+}
+
+/// Runs the cluster's Pods as child processes: the runtime of local sites, beside the real controllers.
+pub(crate) struct PodRuntime {
+    shutdown: Shutdown,
+    task: Option<tokio::task::JoinHandle<Result<(), karez_local_runtime::RunError>>>,
+}
+
+impl PodRuntime {
+    /// Starts it with `external` as the address that the router binds for links.
+    pub(crate) fn start(stage: &Stage, kubernetes: &Kubernetes, external: &str) -> Outcome<Self> {
+        let state = stage.folder("runtime")?;
+        let own = kubernetes
+            .admin
+            .kubectl(&["config", "view", "--raw", "--minify", "-o", "json"], "")?;
+        let config: Value = serde_json::from_str(&own)?;
+        let authority = text(&config, "/clusters/0/cluster/certificate-authority-data");
+        let access = PodAccess::TokenRequest {
+            server: text(&config, "/clusters/0/cluster/server").to_owned(),
+            ca_pem: Some(String::from_utf8(BASE64.decode(authority)?)?),
+        };
+        let options = RuntimeOptions {
+            client: kubernetes.admin.client(),
+            addresses: AddressPool::choose(&state)?,
+            state,
+            node_name: "test-node".to_owned(),
+            external: external.parse()?,
+            binary: env!("CARGO_BIN_EXE_karez").into(),
+            kubeconfig_for_pods: access,
+            controllers: false,
+        };
+        let shutdown = Shutdown::new();
+        let task = runtime().spawn(karez_local_runtime::run(options, shutdown.clone()));
+        Ok(Self {
+            shutdown,
+            task: Some(task),
+        })
+    }
+}
+
+impl Drop for PodRuntime {
+    fn drop(&mut self) {
+        self.shutdown.trigger();
+        if let Some(task) = self.task.take() {
+            let ended =
+                runtime().block_on(async { tokio::time::timeout(Duration::from_secs(30), task).await });
+            if !matches!(ended, Ok(Ok(Ok(())))) {
+                eprintln!("the runtime did not end well: {ended:?}");
+            }
         }
     }
 }
@@ -93,7 +149,10 @@ impl LoadBalancer {
                 thread::sleep(Duration::from_millis(200));
             }
         });
-        Self { stop, thread: Some(thread) }
+        Self {
+            stop,
+            thread: Some(thread),
+        }
     }
 }
 
@@ -102,9 +161,15 @@ fn assign(cluster: &Cluster, address: &str) -> Outcome {
         let waits = text(&service, "/spec/type") == "LoadBalancer"
             && service.pointer("/status/loadBalancer/ingress/0").is_none();
         if waits {
-            let (namespace, name) = (text(&service, "/metadata/namespace"), text(&service, "/metadata/name"));
+            let (namespace, name) = (
+                text(&service, "/metadata/namespace"),
+                text(&service, "/metadata/name"),
+            );
             let status = json!({"status": {"loadBalancer": {"ingress": [{"ip": address}]}}});
-            cluster.merge(&format!("/api/v1/namespaces/{namespace}/services/{name}/status"), &status)?;
+            cluster.merge(
+                &format!("/api/v1/namespaces/{namespace}/services/{name}/status"),
+                &status,
+            )?;
         }
     }
     Ok(())

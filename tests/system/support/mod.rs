@@ -2,6 +2,7 @@
 
 pub(crate) mod cluster;
 pub(crate) mod http;
+pub(crate) mod kubernetes;
 pub(crate) mod manifests;
 pub(crate) mod peers;
 pub(crate) mod process;

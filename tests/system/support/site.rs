@@ -34,10 +34,16 @@ pub(crate) fn karez(stage: &Stage) -> Outcome<Command> {
     command
         .env("XDG_STATE_HOME", stage.folder("xdg-state")?)
         .env("TMPDIR", stage.folder("tmp")?)
+        .env("XDG_RUNTIME_DIR", machine_locks())
         .env_remove("KUBECONFIG")
         .env_remove("RUST_LOG")
         .stdin(Stdio::null());
     Ok(command)
+}
+
+/// Where sites hold their networks against each other: one folder for all tests, as on a user's machine.
+fn machine_locks() -> PathBuf {
+    std::env::var_os("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from)
 }
 
 /// Runs a command to its end, in bounded time.

@@ -1,6 +1,7 @@
 //! Services with a selector have EndpointSlices and Endpoints: the addresses of their ready Pods.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{
@@ -59,6 +60,23 @@ pub(crate) fn plan(
     let mut actions = slice_actions(service, &groups, slices);
     actions.extend(endpoints_action(service, &groups, endpoints));
     actions
+}
+
+/// Where the ready Pods of a Service with a selector serve one of its ports; nothing for a Service without one.
+pub(crate) fn ready_addresses(
+    service: &Service,
+    pods: &[Arc<Pod>],
+    port: &ServicePort,
+) -> Option<Vec<SocketAddr>> {
+    let selector = selector_of(service)?;
+    let same_namespace = pods.iter().filter(|pod| pod.namespace() == service.namespace());
+    let members =
+        same_namespace.filter(|pod| is_selected(pod, selector) && is_active(pod) && serves(service, pod));
+    let addresses = members.filter_map(|pod| {
+        let number = u16::try_from(target_port(port, pod)?).ok()?;
+        Some(SocketAddr::new(address(pod)?.parse().ok()?, number))
+    });
+    Some(addresses.collect())
 }
 
 fn selector_of(service: &Service) -> Option<&BTreeMap<String, String>> {

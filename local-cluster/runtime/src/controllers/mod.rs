@@ -4,7 +4,7 @@
 mod action;
 mod daemon_set;
 mod deployment;
-mod endpoints;
+pub(crate) mod endpoints;
 mod object;
 mod replica_set;
 mod rollout;
