@@ -23,9 +23,12 @@ mod kinds;
 mod patch;
 mod schema;
 mod selector;
+mod serve;
 mod store;
+mod table;
 mod validate;
 
 pub use admission::{Admission, Operation, Read, Refusal};
 pub use cluster::{LocalCluster, LocalClusterOptions};
 pub use files::OpenError;
+pub use serve::{ServeError, Serving};

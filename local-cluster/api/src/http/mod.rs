@@ -1,17 +1,20 @@
 //! Requests and answers: from a path and a verb to an operation on the store.
 
+mod accounts;
 mod discovery;
+mod logs;
 mod objects;
+mod openapi;
 mod path;
 mod respond;
 mod watch;
 
-use crate::{cluster::LocalCluster, error::ApiError};
+use crate::{cluster::LocalCluster, error::ApiError, table::Include};
 use bytes::Bytes;
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use path::{Place, Query};
-use respond::{ApiBody, error_response};
+pub(crate) use respond::{ApiBody, error_response};
 use serde_json::Value;
 use std::{
     convert::Infallible,
@@ -79,6 +82,19 @@ impl Asked {
         crate::files::decode(text).map_err(|e| ApiError::bad_request(format!("the body is not YAML: {e}")))
     }
 
+    /// Whether the client wants rows and columns, and what beside each row.
+    pub(crate) fn table(&self) -> Option<Include> {
+        let wanted = self
+            .accept
+            .split(',')
+            .any(|one| one.contains("as=Table") && one.contains("v=v1") && !one.contains("v1beta1"));
+        wanted.then(|| match self.query.get("includeObject") {
+            Some("None") => Include::None,
+            Some("Object") => Include::Object,
+            _ => Include::Metadata,
+        })
+    }
+
     /// Who writes: named by the client, else its program's name.
     pub(crate) fn manager(&self) -> String {
         let named = self.query.get("fieldManager").filter(|m| !m.is_empty());
@@ -139,6 +155,9 @@ async fn route(cluster: Arc<LocalCluster>, asked: Asked) -> Result<Response<ApiB
                 return Err(ApiError::method_not_allowed());
             }
             let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+            if let ["openapi", "v3", rest @ ..] = segments.as_slice() {
+                return openapi::answer(&cluster, rest);
+            }
             discovery::answer(&cluster, &segments, &asked.accept)
         }
         Place::Resource(_) => objects::answer(cluster, asked).await,

@@ -1,7 +1,7 @@
 //! The verbs on objects.
 
 use super::{
-    Asked,
+    Asked, accounts, logs,
     path::{Place, Resource},
     respond::{self, ApiBody},
     watch,
@@ -12,9 +12,11 @@ use crate::{
     kinds::Kind,
     patch::PatchKind,
     store::{self, DeleteOptions, Planned, Store, Target, convert},
+    table,
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{Method, Response, StatusCode};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -41,6 +43,9 @@ pub(crate) async fn answer(cluster: Arc<LocalCluster>, asked: Asked) -> Result<R
     let Place::Resource(resource) = &asked.place else {
         return Err(ApiError::no_such_path());
     };
+    if let Some(answer) = accounts::review(&cluster, &asked, &resource.group, &resource.plural) {
+        return answer;
+    }
     let at = find(&cluster, resource)?;
     if !at.subresource.is_empty() {
         return subresource(cluster, asked, at).await;
@@ -87,6 +92,16 @@ async fn subresource(
     asked: Asked,
     at: At,
 ) -> Result<Response<ApiBody>, ApiError> {
+    match (
+        at.kind.group.as_str(),
+        at.kind.kind.as_str(),
+        at.subresource.as_str(),
+    ) {
+        ("", "Pod", "log") => return logs::answer(cluster, asked, at).await,
+        ("", "Pod", "eviction") => return accounts::evict(cluster, asked, at).await,
+        ("", "ServiceAccount", "token") => return accounts::token(&cluster, &asked, &at),
+        _ => {}
+    }
     let served = match at.subresource.as_str() {
         "status" => at.kind.status,
         "scale" => at.kind.scale,
@@ -108,8 +123,13 @@ async fn subresource(
 }
 
 fn get(cluster: &LocalCluster, asked: &Asked, at: &At) -> Result<Response<ApiBody>, ApiError> {
-    let _ = asked;
     let object = cluster.object(&at.kind, at.target().namespace, &at.name)?;
+    if let Some(include) = asked.table() {
+        let object = convert::present(&at.kind, &object);
+        let metadata = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
+        let table = table::table(&at.kind, &[&object], metadata, include, Timestamp::now(), true);
+        return Ok(respond::json(StatusCode::OK, &table));
+    }
     Ok(respond::json(
         StatusCode::OK,
         &convert::present(&at.kind, &object),
@@ -195,6 +215,11 @@ fn list(cluster: &LocalCluster, asked: &Asked, at: &At) -> Result<Response<ApiBo
     let mut metadata = json!({"resourceVersion": page.version});
     if let Some(next) = page.next {
         metadata["continue"] = json!(next);
+    }
+    if let Some(include) = asked.table() {
+        let objects: Vec<&Value> = page.objects.iter().map(|o| &**o).collect();
+        let table = table::table(&at.kind, &objects, metadata, include, Timestamp::now(), true);
+        return Ok(respond::json(StatusCode::OK, &table));
     }
     let head = json!({"kind": format!("{}List", at.kind.kind), "apiVersion": at.kind.api_version(), "metadata": metadata});
     let mut body = head.to_string();

@@ -11,12 +11,14 @@ use crate::{
     kinds::Kind,
     selector::{Fields, Labels},
     store::{Event, EventType, Store},
+    table::{self, Include},
 };
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use http::{Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::Instant};
@@ -41,6 +43,9 @@ struct Watch {
     scope: Scope,
     /// All events up to here were sent or do not concern the client.
     last: u64,
+    /// Rows instead of objects; columns come with the first.
+    table: Option<Include>,
+    header: bool,
     /// What is sent before anything is waited for.
     first: Option<Bytes>,
     bookmarks: bool,
@@ -65,6 +70,7 @@ pub(crate) fn answer(
     let bookmarks = asked.query.flag("allowWatchBookmarks");
     let initial = asked.query.flag("sendInitialEvents");
     let changes = cluster.changes();
+    let (table, mut header) = (asked.table(), true);
     let (first, last) = if initial || from.is_empty() || from == "0" {
         let page = objects::page(
             &cluster,
@@ -77,7 +83,14 @@ pub(crate) fn answer(
         let version = page.version.parse().unwrap_or(0);
         let mut lines = Vec::new();
         for object in page.objects.iter().filter(|o| scope.names(o)) {
-            line(&mut lines, "ADDED", object);
+            match table {
+                Some(include) => line(
+                    &mut lines,
+                    "ADDED",
+                    &row(&scope.kind, object, include, &mut header),
+                ),
+                None => line(&mut lines, "ADDED", object),
+            }
         }
         if initial {
             line(&mut lines, "BOOKMARK", &bookmark(&scope.kind, version, true));
@@ -113,6 +126,8 @@ pub(crate) fn answer(
         changes,
         scope,
         last,
+        table,
+        header,
         first,
         bookmarks,
         next_bookmark: now + BOOKMARK_EVERY,
@@ -136,6 +151,19 @@ fn too_old(version: u64) -> ApiError {
 
 fn line(out: &mut Vec<u8>, kind: &str, object: &Value) {
     out.extend_from_slice(format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n").as_bytes());
+}
+
+/// An object as a table with one row.
+fn row(kind: &Kind, object: &Value, include: Include, header: &mut bool) -> Value {
+    let metadata = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
+    table::table(
+        kind,
+        &[object],
+        metadata,
+        include,
+        Timestamp::now(),
+        std::mem::take(header),
+    )
 }
 
 fn bookmark(kind: &Kind, version: u64, initial: bool) -> Value {
@@ -225,7 +253,8 @@ impl Watch {
 
     /// What happened since, up to a chunk; `None` when nothing concerns this watch.
     fn catch_up(&mut self) -> Option<Bytes> {
-        let store = self.cluster.read();
+        let cluster = self.cluster.clone();
+        let store = cluster.read();
         let resource = Store::key(&self.scope.kind, "", "");
         let mut lines = Vec::new();
         let Some(events) = store.events_after(self.last) else {
@@ -236,7 +265,14 @@ impl Watch {
         let mut count = 0;
         for event in events {
             if let Some((kind, object)) = self.scope.see(event, &resource) {
-                line(&mut lines, kind, &object);
+                match self.table {
+                    Some(include) => line(
+                        &mut lines,
+                        kind,
+                        &row(&self.scope.kind, &object, include, &mut self.header),
+                    ),
+                    None => line(&mut lines, kind, &object),
+                }
                 count += 1;
             }
             self.last = event.version;
