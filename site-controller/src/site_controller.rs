@@ -139,14 +139,18 @@ impl Controller {
         let (mut plan, snapshot) = self.plan(namespace, now);
         if let Err(error) = self.carry_out(&mut plan, &snapshot, now).await {
             tracing::warn!(namespace, error = %Chain(&error), "cannot carry out the plan; trying again");
-            let dirty = self.watches.dirty.clone();
-            let namespace = namespace.to_owned();
-            tokio::spawn(async move {
-                tokio::time::sleep(RETRY).await;
-                dirty.mark(&namespace);
-            });
+            self.look_again(namespace.to_owned(), RETRY);
         }
         self.applier.publish(namespace, &plan.notes, now).await;
+    }
+
+    /// Plans a namespace again after a while.
+    fn look_again(&self, namespace: String, after: Duration) {
+        let dirty = self.watches.dirty.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            dirty.mark(&namespace);
+        });
     }
 
     fn plan(&mut self, namespace: &str, now: Timestamp) -> (Plan, SiteSnapshot) {
@@ -193,6 +197,10 @@ impl Controller {
                     .map(|secret| (secret.name_any(), (**secret).clone())),
             );
         }
+        // What a watch has brought needs no stand-in any more: when it goes again, that must be seen.
+        self.fresh.retain(|(ns, name), (_, secret)| {
+            ns != namespace || secrets.get(name).is_none_or(|seen| seen.data != secret.data)
+        });
         for ((_, name), (_, secret)) in self.fresh.iter().filter(|((ns, _), _)| ns == namespace) {
             secrets.insert(name.clone(), secret.clone());
         }
@@ -244,6 +252,11 @@ impl Controller {
     }
 
     fn live(&self, object: &ObjectRef) -> Option<Arc<Value>> {
+        if object.kind == "Secret" {
+            let mut stores = self.secrets.iter();
+            let secret = stores.find_map(|store| store.get(&object.namespace, &object.name))?;
+            return Some(Arc::new(crate::object::json(&*secret)));
+        }
         let (_, store) = self.made.iter().find(|(made, _)| made.kind == object.kind)?;
         store.get(&object.namespace, &object.name)
     }
@@ -359,6 +372,7 @@ impl Controller {
 
     fn keep_fresh(&mut self, secret: Secret) {
         let key = (secret.namespace().unwrap_or_default(), secret.name_any());
+        self.look_again(key.0.clone(), FRESH);
         self.fresh.insert(key, (Instant::now(), secret));
     }
 }

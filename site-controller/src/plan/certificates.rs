@@ -154,6 +154,7 @@ impl Certificates<'_> {
         if let Some(secret) = self.snapshot.secrets.get(wanted.secret)
             && let Some(authority) = authority
             && annotation(secret, labels::ISSUED_FOR) == Some(&issued_for)
+            && self.is_owned(secret)
             && is_good(secret, authority, self.now)
         {
             return None;
@@ -177,12 +178,19 @@ impl Certificates<'_> {
         })
     }
 
+    /// A Secret of an earlier ConfigMap goes with it: it must be made for this one.
+    fn is_owned(&self, secret: &Secret) -> bool {
+        let mut owners = secret.metadata.owner_references.iter().flatten();
+        owners.any(|owner| owner.uid == self.owner.uid)
+    }
+
     /// `skupper-service-client`: what clients of TLS services trust.
     fn trust(&self) -> Option<CertificateOrder> {
         let authority = self.snapshot.secrets.get(names::SERVICE_CA);
         let there = self.snapshot.secrets.get(names::SERVICE_CLIENT);
         if let (Some(authority), Some(there)) = (authority, there)
             && bytes(there, "ca.crt") == bytes(authority, "tls.crt")
+            && self.is_owned(there)
         {
             return None;
         }
