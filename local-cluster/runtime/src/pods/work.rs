@@ -144,6 +144,25 @@ fn first_state(pod: &Pod) -> BTreeMap<String, Observed> {
     first.collect()
 }
 
+/// What the containers do while the site is stopped: those that ran wait for the next start. That they ended is the
+/// site's doing, not theirs.
+fn paused(mut containers: BTreeMap<String, Observed>) -> BTreeMap<String, Observed> {
+    for observed in containers.values_mut() {
+        if matches!(observed.state, State::Ended(_) | State::NotRun(_)) {
+            continue;
+        }
+        let ran = matches!(observed.state, State::Running { .. });
+        let waiting = Observed::waiting("ContainerCreating", "the site is stopped");
+        let restarts = observed.restarts.saturating_add(i32::from(ran));
+        *observed = Observed {
+            restarts,
+            last: observed.last.clone(),
+            ..waiting
+        };
+    }
+    containers
+}
+
 fn is_ours(container: &Container) -> bool {
     !matches!(program(container), Program::Other(_))
 }
@@ -253,6 +272,7 @@ impl Worker {
             }
             message = unit.refresh().await.err().map(|error| error.to_string());
         };
+        let before = unit.board.containers();
         let grace = grace(&unit.pod(), end);
         // Nobody listens any more only when everything has ended already.
         let _ = stop.send(Some(grace));
@@ -262,7 +282,11 @@ impl Worker {
         if end != End::Gone {
             let last = given(&initialized, None);
             let pod = unit.pod();
-            let containers = unit.board.containers();
+            let containers = if end == End::Shutdown {
+                paused(before)
+            } else {
+                unit.board.containers()
+            };
             let _ = timeout(LAST_WORD, publisher.publish(self, &pod, &last, &containers)).await;
         }
         end
