@@ -51,7 +51,10 @@ mod tests {
         assert_eq!(batch.items, 1);
         let request: ExportTraceServiceRequest = batch.decode().unwrap();
         let span = &request.resource_spans[0].scope_spans[0].spans[0];
-        assert_eq!((span.trace_id.len(), span.start_time_unix_nano), (16, 1_544_712_660_000_000_000));
+        assert_eq!(
+            (span.trace_id.len(), span.start_time_unix_nano),
+            (16, 1_544_712_660_000_000_000)
+        );
         let again = to_protobuf(Signal::Traces, &from_batch(&batch).unwrap()).unwrap();
         assert_eq!(again, batch.payload);
         assert!(to_protobuf(Signal::Traces, b"{\"resourceSpans\": 5}").is_err());

@@ -7,6 +7,7 @@ use karez_collector_config::{ExporterConfig, ExtensionConfig, ProcessorConfig, R
 
 use crate::component::{ComponentContext, Exporter, Extension, Processor, Receiver, StartError};
 use crate::exporters;
+use crate::extensions;
 use crate::processors;
 use crate::receivers;
 
@@ -31,7 +32,9 @@ pub fn receiver(config: &ReceiverConfig) -> Result<Box<dyn Receiver>, StartError
 pub fn processor(config: &ProcessorConfig) -> Result<Box<dyn Processor>, StartError> {
     Ok(match config {
         ProcessorConfig::Batch(config) => Box::new(processors::batch::BatchProcessor::new(config.clone())),
-        ProcessorConfig::MemoryLimiter(config) => Box::new(processors::memory_limiter::MemoryLimiter::new(config)),
+        ProcessorConfig::MemoryLimiter(config) => {
+            Box::new(processors::memory_limiter::MemoryLimiter::new(config))
+        }
         ProcessorConfig::Resource(config) => Box::new(processors::edit::Editor::resource(config)?),
         ProcessorConfig::Attributes(config) => Box::new(processors::edit::Editor::attributes(config)?),
     })
@@ -45,16 +48,37 @@ pub fn exporter(config: &ExporterConfig, cx: &ComponentContext) -> Result<BuiltE
         ExporterConfig::Debug(config) => Ok(exporters::debug::build(config, cx)),
         ExporterConfig::Logging(config) => Ok(exporters::debug::build_logging(config, cx)),
         ExporterConfig::Jaeger(_) => Err(missing("jaeger")),
-        ExporterConfig::JaegerStorage(_) => Err(missing("jaeger_storage_exporter")),
+        ExporterConfig::JaegerStorage(config) => {
+            let exporter = exporters::jaeger_storage::JaegerStorageExporter::new(config, cx)?;
+            Ok(BuiltExporter {
+                exporter: Arc::new(exporter),
+                sending: None,
+            })
+        }
     }
 }
 
 /// Makes an extension.
 pub fn extension(config: &ExtensionConfig) -> Result<Arc<dyn Extension>, StartError> {
-    let _ = config;
-    Err(missing("extension"))
+    Ok(match config {
+        ExtensionConfig::BasicAuth(config) => {
+            Arc::new(extensions::auth::BasicAuthExtension::new(config.clone()))
+        }
+        ExtensionConfig::BearerTokenAuth(config) => {
+            Arc::new(extensions::auth::BearerTokenAuthExtension::new(config.clone()))
+        }
+        ExtensionConfig::JaegerStorage(config) => {
+            Arc::new(extensions::jaeger_storage::JaegerStorageExtension::new(config))
+        }
+        ExtensionConfig::HealthCheck(_) => return Err(missing("health_check")),
+        ExtensionConfig::JaegerQuery(_) => return Err(missing("jaeger_query")),
+    })
 }
 
 fn missing(what: &str) -> StartError {
-    StartError::config("", format!("`{what}` is not built into this program"), "remove it")
+    StartError::config(
+        "",
+        format!("`{what}` is not built into this program"),
+        "remove it",
+    )
 }

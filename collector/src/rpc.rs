@@ -91,22 +91,42 @@ const RETRY_INFO: &str = "type.googleapis.com/google.rpc.RetryInfo";
 
 /// The status that a refusal is told by.
 pub fn refusal_status(refusal: &Refusal) -> Status {
-    let code = if refusal.retryable { Code::Unavailable } else { Code::Internal };
-    let Some(after) = refusal.after else { return Status::new(code, &refusal.reason) };
+    let code = if refusal.retryable {
+        Code::Unavailable
+    } else {
+        Code::Internal
+    };
+    let Some(after) = refusal.after else {
+        return Status::new(code, &refusal.reason);
+    };
     let seconds = i64::try_from(after.as_secs()).unwrap_or(i64::MAX);
     let nanos = i32::try_from(after.subsec_nanos()).unwrap_or(0);
-    let info = RetryInfo { retry_delay: Some(Delay { seconds, nanos }) };
-    let details = vec![Any { type_url: RETRY_INFO.to_owned(), value: info.encode_to_vec() }];
-    let status = RpcStatus { code: code as i32, message: refusal.reason.clone(), details };
+    let info = RetryInfo {
+        retry_delay: Some(Delay { seconds, nanos }),
+    };
+    let details = vec![Any {
+        type_url: RETRY_INFO.to_owned(),
+        value: info.encode_to_vec(),
+    }];
+    let status = RpcStatus {
+        code: code as i32,
+        message: refusal.reason.clone(),
+        details,
+    };
     Status::with_details(code, &refusal.reason, status.encode_to_vec().into())
 }
 
 /// When a status asks to be tried again, if it says so.
 pub fn retry_delay(status: &Status) -> Option<Duration> {
     let details = RpcStatus::decode(status.details()).ok()?.details;
-    let info = details.iter().find(|any| any.type_url.ends_with("google.rpc.RetryInfo"))?;
+    let info = details
+        .iter()
+        .find(|any| any.type_url.ends_with("google.rpc.RetryInfo"))?;
     let delay = RetryInfo::decode(info.value.as_slice()).ok()?.retry_delay?;
-    Some(Duration::new(u64::try_from(delay.seconds).ok()?, u32::try_from(delay.nanos).ok()?))
+    Some(Duration::new(
+        u64::try_from(delay.seconds).ok()?,
+        u32::try_from(delay.nanos).ok()?,
+    ))
 }
 
 #[cfg(test)]

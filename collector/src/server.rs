@@ -56,13 +56,27 @@ impl<'a> Server<'a> {
     pub fn grpc(server: &'a GrpcServer, default_endpoint: &'a str, key: &'a str) -> Self {
         let (tls, auth) = (server.tls.as_ref(), server.auth.as_ref());
         let max_streams = server.max_concurrent_streams;
-        Server { endpoint: &server.endpoint, default_endpoint, tls, auth, max_streams, key }
+        Server {
+            endpoint: &server.endpoint,
+            default_endpoint,
+            tls,
+            auth,
+            max_streams,
+            key,
+        }
     }
 
     /// An HTTP server.
     pub fn http(server: &'a HttpServer, default_endpoint: &'a str, key: &'a str) -> Self {
         let (tls, auth) = (server.tls.as_ref(), server.auth.as_ref());
-        Server { endpoint: &server.endpoint, default_endpoint, tls, auth, max_streams: 0, key }
+        Server {
+            endpoint: &server.endpoint,
+            default_endpoint,
+            tls,
+            auth,
+            max_streams: 0,
+            key,
+        }
     }
 
     fn key(&self, name: &str) -> String {
@@ -84,15 +98,27 @@ impl<'a> Server<'a> {
             })),
             None => router,
         };
-        let endpoint = if self.endpoint.is_empty() { self.default_endpoint } else { self.endpoint };
+        let endpoint = if self.endpoint.is_empty() {
+            self.default_endpoint
+        } else {
+            self.endpoint
+        };
         let bound = cx.net.listen_tcp(endpoint).await;
-        let listeners = bound.map_err(|source| StartError::Bind { key: self.key("endpoint"), source })?;
+        let listeners = bound.map_err(|source| StartError::Bind {
+            key: self.key("endpoint"),
+            source,
+        })?;
         let mut running = Running::none();
         running.bound(listeners.local_addrs());
         for address in running.addresses() {
             tracing::info!(component = cx.key, %address, tls = tls.is_some(), "listening");
         }
-        let accepting = Accepting { listeners, router, tls, max_streams: self.max_streams };
+        let accepting = Accepting {
+            listeners,
+            router,
+            tls,
+            max_streams: self.max_streams,
+        };
         let stop = running.stopping();
         running.spawn(accepting.run(stop));
         Ok(running)
@@ -149,7 +175,10 @@ impl Accepting {
     }
 }
 
-async fn handshake(tls: TlsAcceptor, stream: TcpStream) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
+async fn handshake(
+    tls: TlsAcceptor,
+    stream: TcpStream,
+) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
     match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
         Ok(Ok(stream)) => Some(stream),
         Ok(Err(error)) => {
@@ -160,46 +189,68 @@ async fn handshake(tls: TlsAcceptor, stream: TcpStream) -> Option<tokio_rustls::
     }
 }
 
-async fn serve<S>(stream: S, router: axum::Router, max_streams: u32, watcher: hyper_util::server::graceful::Watcher)
-where
+async fn serve<S>(
+    stream: S,
+    router: axum::Router,
+    max_streams: u32,
+    watcher: hyper_util::server::graceful::Watcher,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HANDSHAKE);
     builder.http2().timer(TokioTimer::new()).adaptive_window(true);
     if max_streams > 0 {
         builder.http2().max_concurrent_streams(max_streams);
     }
     let service = router.map_request(|request: http::Request<hyper::body::Incoming>| request.map(Body::new));
     let service = TowerToHyperService::new(service);
-    let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+    let connection = builder
+        .serve_connection(TokioIo::new(stream), service)
+        .into_owned();
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(%error, "a connection ended");
     }
 }
 
-async fn authenticate(auth: Arc<dyn ServerAuth>, request: Request, next: Next) -> Result<Response, Infallible> {
+async fn authenticate(
+    auth: Arc<dyn ServerAuth>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Infallible> {
     let refused = match auth.authenticate(request.headers()) {
         Ok(_) => return Ok(next.run(request).await),
         Err(refused) => refused,
     };
     if is_grpc(request.headers()) {
-        return Ok(tonic::Status::unauthenticated(refused.to_string()).into_http::<Body>().into_response());
+        return Ok(tonic::Status::unauthenticated(refused.to_string())
+            .into_http::<Body>()
+            .into_response());
     }
     let mut response = (StatusCode::UNAUTHORIZED, refused.to_string()).into_response();
-    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"karez\""));
+    response.headers_mut().insert(
+        header::WWW_AUTHENTICATE,
+        HeaderValue::from_static("Basic realm=\"karez\""),
+    );
     Ok(response)
 }
 
 /// Whether a request is a gRPC call.
 pub fn is_grpc(headers: &http::HeaderMap) -> bool {
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let content_type = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
     content_type.is_some_and(|value| value.starts_with("application/grpc"))
 }
 
 /// A router with the answer that gRPC asks for to a method that is not there.
 pub fn grpc_router() -> axum::Router {
     axum::Router::new().fallback(|| async {
-        tonic::Status::unimplemented("this server has no such method").into_http::<Body>().into_response()
+        tonic::Status::unimplemented("this server has no such method")
+            .into_http::<Body>()
+            .into_response()
     })
 }

@@ -11,7 +11,10 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme, SupportedProtocolVersion};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme,
+    SupportedProtocolVersion,
+};
 
 use crate::component::StartError;
 
@@ -51,43 +54,67 @@ fn pem(inline: &Secret, file: &str, key: &str) -> Result<Option<Vec<u8>>, StartE
         Ok(metadata) if metadata.len() > MAX_PEM => return Err(fault("it is too large".to_owned())),
         _ => {}
     }
-    std::fs::read(&path).map(Some).map_err(|error| fault(error.to_string()))
+    std::fs::read(&path)
+        .map(Some)
+        .map_err(|error| fault(error.to_string()))
 }
 
 fn certificates(pem: &[u8], key: &str) -> Result<Vec<CertificateDer<'static>>, StartError> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match found {
         Ok(found) if !found.is_empty() => Ok(found),
-        _ => Err(StartError::config(key, "holds no certificate in PEM", "name a file with `BEGIN CERTIFICATE`")),
+        _ => Err(StartError::config(
+            key,
+            "holds no certificate in PEM",
+            "name a file with `BEGIN CERTIFICATE`",
+        )),
     }
 }
 
 fn private_key(pem: &[u8], key: &str) -> Result<PrivateKeyDer<'static>, StartError> {
-    PrivateKeyDer::from_pem_slice(pem)
-        .map_err(|_| StartError::config(key, "holds no private key in PEM", "name a file with `BEGIN PRIVATE KEY`"))
+    PrivateKeyDer::from_pem_slice(pem).map_err(|_| {
+        StartError::config(
+            key,
+            "holds no private key in PEM",
+            "name a file with `BEGIN PRIVATE KEY`",
+        )
+    })
 }
 
 fn roots(pem: &[u8], key: &str) -> Result<RootCertStore, StartError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(pem, key)? {
         roots.add(certificate).map_err(|error| {
-            StartError::config(key, format!("holds a certificate that is no authority: {error}"), "name the authority's")
+            StartError::config(
+                key,
+                format!("holds a certificate that is no authority: {error}"),
+                "name the authority's",
+            )
         })?;
     }
     Ok(roots)
 }
 
 fn unusable(key: &str, error: &rustls::Error) -> StartError {
-    StartError::config(key, format!("cannot be used for TLS: {error}"), "check that certificate and key belong together")
+    StartError::config(
+        key,
+        format!("cannot be used for TLS: {error}"),
+        "check that certificate and key belong together",
+    )
 }
 
 /// A server's TLS. `key` is the block's path below the component.
-pub fn server(tls: &ServerTls, key: &str) -> Result<Arc<ServerConfig>, StartError> {
+pub(crate) fn server(tls: &ServerTls, key: &str) -> Result<Arc<ServerConfig>, StartError> {
     let at = |name: &str| format!("{key}.{name}");
     let cert = pem(&tls.cert_pem, &tls.cert_file, &at("cert_file"))?
         .ok_or_else(|| StartError::config(at("cert_file"), "is missing", "a server needs a certificate"))?;
-    let private = pem(&tls.key_pem, &tls.key_file, &at("key_file"))?
-        .ok_or_else(|| StartError::config(at("key_file"), "is missing", "a server needs its certificate's key"))?;
+    let private = pem(&tls.key_pem, &tls.key_file, &at("key_file"))?.ok_or_else(|| {
+        StartError::config(
+            at("key_file"),
+            "is missing",
+            "a server needs its certificate's key",
+        )
+    })?;
     let chain = certificates(&cert, &at("cert_file"))?;
     let private = private_key(&private, &at("key_file"))?;
     let builder = ServerConfig::builder_with_provider(provider())
@@ -99,24 +126,32 @@ pub fn server(tls: &ServerTls, key: &str) -> Result<Arc<ServerConfig>, StartErro
             let roots = Arc::new(roots(&authorities, &at("client_ca_file"))?);
             let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider()).build();
             let verifier = verifier.map_err(|error| {
-                StartError::config(at("client_ca_file"), format!("cannot be used: {error}"), "name an authority's PEM")
+                StartError::config(
+                    at("client_ca_file"),
+                    format!("cannot be used: {error}"),
+                    "name an authority's PEM",
+                )
             })?;
             builder.with_client_cert_verifier(verifier)
         }
     };
-    let mut config = builder.with_single_cert(chain, private).map_err(|error| unusable(key, &error))?;
+    let mut config = builder
+        .with_single_cert(chain, private)
+        .map_err(|error| unusable(key, &error))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
 
 /// A client's TLS. `key` is the block's path below the component.
-pub fn client(tls: &ClientTls, alpn: &[&[u8]], key: &str) -> Result<Arc<ClientConfig>, StartError> {
+pub(crate) fn client(tls: &ClientTls, alpn: &[&[u8]], key: &str) -> Result<Arc<ClientConfig>, StartError> {
     let at = |name: &str| format!("{key}.{name}");
     let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&versions(&tls.min_version, &tls.max_version))
         .map_err(|error| unusable(key, &error))?;
     let builder = if tls.insecure_skip_verify {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyServer(provider())))
+        builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyServer(provider())))
     } else {
         builder.with_root_certificates(trusted(tls, &at("ca_file"))?)
     };
@@ -127,7 +162,9 @@ pub fn client(tls: &ClientTls, alpn: &[&[u8]], key: &str) -> Result<Arc<ClientCo
         Some((cert, private)) => {
             let chain = certificates(&cert, &at("cert_file"))?;
             let private = private_key(&private, &at("key_file"))?;
-            builder.with_client_auth_cert(chain, private).map_err(|error| unusable(key, &error))?
+            builder
+                .with_client_auth_cert(chain, private)
+                .map_err(|error| unusable(key, &error))?
         }
     };
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();

@@ -35,7 +35,11 @@ pub struct Dial {
 
 impl Dial {
     async fn dial(self) -> io::Result<TokioIo<Stream>> {
-        let stream = self.net.connect_tcp(&self.host, self.port).await.map_err(io::Error::other)?;
+        let stream = self
+            .net
+            .connect_tcp(&self.host, self.port)
+            .await
+            .map_err(io::Error::other)?;
         let Some((config, name)) = self.tls else {
             return Ok(TokioIo::new(Stream::Plain(stream)));
         };

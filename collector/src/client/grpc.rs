@@ -60,22 +60,42 @@ impl GrpcClient {
         let auth = cx.client_auth(client.auth.as_ref())?;
         if !secure && auth.as_ref().is_some_and(|auth| auth.needs_secure_transport()) {
             let message = "these credentials would travel in the clear";
-            return Err(StartError::config("auth", message, "use TLS, or an authenticator that does not need it"));
+            return Err(StartError::config(
+                "auth",
+                message,
+                "use TLS, or an authenticator that does not need it",
+            ));
         }
         let tls = match secure {
-            true => Some((tls::client(&client.tls, &[b"h2"], "tls")?, server_name(&client.tls, &target.host)?)),
+            true => Some((
+                tls::client(&client.tls, &[b"h2"], "tls")?,
+                server_name(&client.tls, &target.host)?,
+            )),
             false => None,
         };
         let scheme = if secure { "https" } else { "http" };
-        let host = if target.host.contains(':') { format!("[{}]", target.host) } else { target.host.clone() };
+        let host = if target.host.contains(':') {
+            format!("[{}]", target.host)
+        } else {
+            target.host.clone()
+        };
         let authority = match client.authority.is_empty() {
             true => format!("{host}:{}", target.port),
             false => client.authority.clone(),
         };
         let origin: Uri = format!("{scheme}://{authority}").parse().map_err(|_| {
-            StartError::config("endpoint", format!("`{authority}` cannot be an authority"), "write HOST:PORT")
+            StartError::config(
+                "endpoint",
+                format!("`{authority}` cannot be an authority"),
+                "write HOST:PORT",
+            )
         })?;
-        let dial = Dial { net: cx.net.clone(), host: target.host, port: target.port, tls };
+        let dial = Dial {
+            net: cx.net.clone(),
+            host: target.host,
+            port: target.port,
+            tls,
+        };
         let mut endpoint = Endpoint::from_static("http://exporter").origin(origin.clone());
         if let Some(keepalive) = &client.keepalive {
             endpoint = endpoint
@@ -87,9 +107,9 @@ impl GrpcClient {
             true => concat!("karez/", env!("CARGO_PKG_VERSION")).to_owned(),
             false => client.user_agent.clone(),
         };
-        let endpoint = endpoint
-            .user_agent(agent)
-            .map_err(|_| StartError::config("user_agent", "cannot be sent as a header", "use plain characters"))?;
+        let endpoint = endpoint.user_agent(agent).map_err(|_| {
+            StartError::config("user_agent", "cannot be sent as a header", "use plain characters")
+        })?;
         Ok(GrpcClient {
             channel: endpoint.connect_with_connector_lazy(dial),
             origin,
@@ -106,14 +126,21 @@ impl GrpcClient {
     }
 
     /// Calls a method with an encoded message and gives the answer's encoding.
-    pub async fn unary(&self, path: PathAndQuery, message: Bytes, timeout: Duration) -> Result<Bytes, CallError> {
+    pub async fn unary(
+        &self,
+        path: PathAndQuery,
+        message: Bytes,
+        timeout: Duration,
+    ) -> Result<Bytes, CallError> {
         let mut request = Request::new(message);
         let mut sent = request.metadata().clone().into_headers();
         for (name, value) in &self.headers {
             sent.append(name.clone(), value.clone());
         }
         if let Some(auth) = &self.auth {
-            let credentials = auth.headers().map_err(|error| CallError::Credentials(error.to_string()))?;
+            let credentials = auth
+                .headers()
+                .map_err(|error| CallError::Credentials(error.to_string()))?;
             for (name, value) in credentials {
                 sent.insert(name, value);
             }
@@ -128,12 +155,16 @@ impl GrpcClient {
             Compression::None => grpc,
         };
         let call = async {
-            grpc.ready().await.map_err(|error| Status::unavailable(chain(&error)))?;
+            grpc.ready()
+                .await
+                .map_err(|error| Status::unavailable(chain(&error)))?;
             grpc.unary(request, path, BytesCodec).await
         };
         let called = match timeout.is_zero() {
             true => call.await,
-            false => tokio::time::timeout(timeout, call).await.map_err(|_| CallError::Timeout(timeout))?,
+            false => tokio::time::timeout(timeout, call)
+                .await
+                .map_err(|_| CallError::Timeout(timeout))?,
         };
         called.map(tonic::Response::into_inner).map_err(CallError::Status)
     }
@@ -144,10 +175,17 @@ impl CallError {
     pub fn outcome(self, endpoint: &str) -> Outcome {
         let status = match self {
             CallError::Status(status) => status,
-            other => return Outcome::Retry { after: None, reason: format!("{endpoint}: {other}") },
+            other => {
+                return Outcome::Retry {
+                    after: None,
+                    reason: format!("{endpoint}: {other}"),
+                };
+            }
         };
         let after = retry_delay(&status);
-        let source = std::error::Error::source(&status).map(|source| chain(source)).unwrap_or_default();
+        let source = std::error::Error::source(&status)
+            .map(|source| chain(source))
+            .unwrap_or_default();
         let code = status.code();
         let mut reason = format!("{endpoint}: {}: {}", name(code), status.message());
         if !source.is_empty() && !reason.contains(&source) {
@@ -193,7 +231,11 @@ pub(super) fn server_name(tls: &config::ClientTls, host: &str) -> Result<ServerN
         false => (tls.server_name_override.as_str(), "tls.server_name_override"),
     };
     ServerName::try_from(name.to_owned()).map_err(|_| {
-        StartError::config(key, format!("`{name}` cannot be the name in a certificate"), "set tls.server_name_override")
+        StartError::config(
+            key,
+            format!("`{name}` cannot be the name in a certificate"),
+            "set tls.server_name_override",
+        )
     })
 }
 
@@ -208,7 +250,11 @@ pub(super) fn headers(
         });
         header.zip(value).ok_or_else(|| {
             let message = "the header's name or value holds characters that a header cannot carry";
-            StartError::config(format!("headers.{name}"), message, "check it for line breaks and spaces")
+            StartError::config(
+                format!("headers.{name}"),
+                message,
+                "check it for line breaks and spaces",
+            )
         })
     });
     read.collect()

@@ -62,7 +62,11 @@ pub struct Answer {
 impl HttpClient {
     /// Makes a client for a URL. Nothing is dialled yet.
     pub fn new(client: &config::HttpClient, url: Url, cx: &ComponentContext) -> Result<Self, StartError> {
-        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        let host = url
+            .host_str()
+            .unwrap_or_default()
+            .trim_matches(['[', ']'])
+            .to_owned();
         let port = url.port_or_known_default().unwrap_or(80);
         let tls = match url.scheme() {
             "https" => {
@@ -71,7 +75,12 @@ impl HttpClient {
             }
             _ => None,
         };
-        let dial = Dial { net: cx.net.clone(), host, port, tls };
+        let dial = Dial {
+            net: cx.net.clone(),
+            host,
+            port,
+            tls,
+        };
         let mut builder = legacy::Client::builder(TokioExecutor::new());
         builder.pool_timer(TokioTimer::new());
         builder.pool_idle_timeout(Some(client.idle_conn_timeout).filter(|timeout| !timeout.is_zero()));
@@ -113,15 +122,27 @@ impl HttpClient {
             sent.insert(name.clone(), value.clone());
         }
         if let Some(auth) = &self.auth {
-            let credentials = auth.headers().map_err(|error| HttpError::Credentials(error.to_string()))?;
+            let credentials = auth
+                .headers()
+                .map_err(|error| HttpError::Credentials(error.to_string()))?;
             sent.extend(credentials.into_iter().map(|(name, value)| (Some(name), value)));
         }
         let exchange = async {
-            let answer = self.client.request(request).await.map_err(|e| HttpError::Connection(chain(&e)))?;
+            let answer = self
+                .client
+                .request(request)
+                .await
+                .map_err(|e| HttpError::Connection(chain(&e)))?;
             let (parts, body) = answer.into_parts();
             let body = Limited::new(body, MAX_ANSWER).collect().await;
-            let body = body.map_err(|error| HttpError::Connection(error.to_string()))?.to_bytes();
-            Ok(Answer { status: parts.status, headers: parts.headers, body })
+            let body = body
+                .map_err(|error| HttpError::Connection(error.to_string()))?
+                .to_bytes();
+            Ok(Answer {
+                status: parts.status,
+                headers: parts.headers,
+                body,
+            })
         };
         match self.timeout.is_zero() {
             true => exchange.await,

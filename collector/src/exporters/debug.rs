@@ -42,17 +42,32 @@ pub fn build(config: &DebugExporter, cx: &ComponentContext) -> BuiltExporter {
         (false, false) => Output::Stdout,
     };
     let sampling = Sampling::new(config.sampling_initial, config.sampling_thereafter);
-    built(Debug { verbosity: config.verbosity, key: cx.key.clone(), output, sampling, logging: false })
+    built(Debug {
+        verbosity: config.verbosity,
+        key: cx.key.clone(),
+        output,
+        sampling,
+        logging: false,
+    })
 }
 
 /// Makes the exporter by its old name.
 pub fn build_logging(config: &LoggingExporter, cx: &ComponentContext) -> BuiltExporter {
     let sampling = Sampling::new(config.sampling_initial, config.sampling_thereafter);
-    built(Debug { verbosity: config.verbosity, key: cx.key.clone(), output: Output::Log, sampling, logging: true })
+    built(Debug {
+        verbosity: config.verbosity,
+        key: cx.key.clone(),
+        output: Output::Log,
+        sampling,
+        logging: true,
+    })
 }
 
 fn built(exporter: Debug) -> BuiltExporter {
-    BuiltExporter { exporter: Arc::new(exporter), sending: None }
+    BuiltExporter {
+        exporter: Arc::new(exporter),
+        sending: None,
+    }
 }
 
 impl Exporter for Debug {
@@ -80,7 +95,9 @@ impl Debug {
     }
 
     fn summary(&self, batch: &Batch) -> String {
-        let resources = fields(&batch.payload).filter(|field| field.as_ref().is_ok_and(|f| f.number == 1)).count();
+        let resources = fields(&batch.payload)
+            .filter(|field| field.as_ref().is_ok_and(|f| f.number == 1))
+            .count();
         let items = batch.items;
         if self.logging {
             return match batch.signal {
@@ -110,7 +127,9 @@ impl Debug {
 
 /// The messages at a path of field numbers.
 fn at<'a>(message: &'a [u8], path: &[u32], found: &mut Vec<&'a [u8]>) {
-    let Some((number, rest)) = path.split_first() else { return found.push(message) };
+    let Some((number, rest)) = path.split_first() else {
+        return found.push(message);
+    };
     for field in fields(message).flatten().filter(|field| field.number == *number) {
         at(field.value, rest, found);
     }
@@ -146,15 +165,19 @@ fn names(batch: &Batch) -> Vec<String> {
         Signal::Logs => {
             let mut body = Vec::new();
             at(item, &[5, 1], &mut body);
-            body.first().map(|text| String::from_utf8_lossy(text).into_owned()).unwrap_or_default()
+            body.first()
+                .map(|text| String::from_utf8_lossy(text).into_owned())
+                .unwrap_or_default()
         }
     };
     found.into_iter().map(name).collect()
 }
 
 fn details(batch: &Batch) -> String {
-    fn show<M: prost::Message + Default>(batch: &Batch) -> String {
-        batch.decode::<M>().map_or_else(|error| error.to_string(), |message| format!("{message:#?}"))
+    fn show<M: prost::Message + Default + std::fmt::Debug>(batch: &Batch) -> String {
+        batch
+            .decode::<M>()
+            .map_or_else(|error| error.to_string(), |message| format!("{message:#?}"))
     }
     match batch.signal {
         Signal::Traces => show::<ExportTraceServiceRequest>(batch),
@@ -174,11 +197,19 @@ struct Sampling {
 impl Sampling {
     fn new(initial: u32, thereafter: u32) -> Self {
         let (initial, thereafter) = (u64::from(initial), u64::from(thereafter));
-        Sampling { initial, thereafter, second: Mutex::new(Instant::now()), seen: AtomicU64::new(0) }
+        Sampling {
+            initial,
+            thereafter,
+            second: Mutex::new(Instant::now()),
+            seen: AtomicU64::new(0),
+        }
     }
 
     fn take(&self) -> bool {
-        let mut second = self.second.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut second = self
+            .second
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         if second.elapsed() >= Duration::from_secs(1) {
             *second = Instant::now();
             self.seen.store(0, Ordering::Relaxed);

@@ -25,8 +25,15 @@ pub struct Otlp {
 /// Makes the exporter.
 pub fn build(config: &GrpcExporter, cx: &ComponentContext) -> Result<BuiltExporter, StartError> {
     let client = GrpcClient::new(&config.client, cx)?;
-    let exporter = Otlp { client, timeout: config.sending.timeout, key: cx.key.clone() };
-    Ok(BuiltExporter { exporter: std::sync::Arc::new(exporter), sending: Some(config.sending.clone()) })
+    let exporter = Otlp {
+        client,
+        timeout: config.sending.timeout,
+        key: cx.key.clone(),
+    };
+    Ok(BuiltExporter {
+        exporter: std::sync::Arc::new(exporter),
+        sending: Some(config.sending.clone()),
+    })
 }
 
 impl Exporter for Otlp {
@@ -61,7 +68,12 @@ struct PartialSuccess {
 
 /// What the other side took but not wholly is not to be sent again, only told.
 pub(super) fn report_partial_success(key: &str, signal: Signal, answer: &Bytes) {
-    let Some(partial) = Answer::decode(answer.clone()).ok().and_then(|answer| answer.partial_success) else { return };
+    let Some(partial) = Answer::decode(answer.clone())
+        .ok()
+        .and_then(|answer| answer.partial_success)
+    else {
+        return;
+    };
     if partial.rejected > 0 || !partial.error_message.is_empty() {
         let (rejected, message) = (partial.rejected, partial.error_message);
         tracing::warn!(component = key, %signal, rejected, message, "the other side took a part only");

@@ -39,9 +39,10 @@ pub fn build(config: &OtlpHttpExporter, cx: &ComponentContext) -> Result<BuiltEx
         let (endpoint, key) = match (own.is_empty(), config.client.endpoint.is_empty()) {
             (false, _) => (own.clone(), key),
             (true, true) => continue,
-            (true, false) => {
-                (format!("{}/v1/{signal}", config.client.endpoint.trim_end_matches('/')), "endpoint")
-            }
+            (true, false) => (
+                format!("{}/v1/{signal}", config.client.endpoint.trim_end_matches('/')),
+                "endpoint",
+            ),
         };
         let url = http_url(&endpoint).map_err(|wrong| {
             let (message, mend) = wrong.split_once("; ").unwrap_or((&wrong, "correct it"));
@@ -49,20 +50,29 @@ pub fn build(config: &OtlpHttpExporter, cx: &ComponentContext) -> Result<BuiltEx
         })?;
         clients[signal as usize] = Some(HttpClient::new(&config.client, url, cx)?);
     }
-    let exporter = OtlpHttp { clients, encoding: settings.encoding, key: cx.key.clone() };
+    let exporter = OtlpHttp {
+        clients,
+        encoding: settings.encoding,
+        key: cx.key.clone(),
+    };
     let sending = Sending {
         timeout: config.client.timeout,
         retry_on_failure: settings.retry_on_failure.clone(),
         sending_queue: settings.sending_queue.clone(),
     };
-    Ok(BuiltExporter { exporter: Arc::new(exporter), sending: Some(sending) })
+    Ok(BuiltExporter {
+        exporter: Arc::new(exporter),
+        sending: Some(sending),
+    })
 }
 
 impl Exporter for OtlpHttp {
     fn export(&self, batch: Batch) -> BoxFuture<'_, Outcome> {
         Box::pin(async move {
             let Some(client) = &self.clients[batch.signal as usize] else {
-                return Outcome::Refused { reason: format!("no endpoint for {} is given", batch.signal) };
+                return Outcome::Refused {
+                    reason: format!("no endpoint for {} is given", batch.signal),
+                };
             };
             let (content_type, body) = match self.encoding {
                 Encoding::Proto => ("application/x-protobuf", batch.payload.clone()),
@@ -73,7 +83,10 @@ impl Exporter for OtlpHttp {
             };
             match client.post(content_type, body).await {
                 Ok(answer) => self.outcome(client, batch.signal, &answer),
-                Err(error) => Outcome::Retry { after: None, reason: format!("{}: {error}", client.url()) },
+                Err(error) => Outcome::Retry {
+                    after: None,
+                    reason: format!("{}: {error}", client.url()),
+                },
             }
         })
     }
@@ -87,13 +100,18 @@ impl OtlpHttp {
             }
             return Outcome::Delivered;
         }
-        let said = RpcStatus::decode(answer.body.clone()).map(|status| status.message).unwrap_or_default();
+        let said = RpcStatus::decode(answer.body.clone())
+            .map(|status| status.message)
+            .unwrap_or_default();
         let reason = format!("{}: HTTP {}: {said}", client.url(), answer.status);
         match answer.status {
             StatusCode::TOO_MANY_REQUESTS
             | StatusCode::BAD_GATEWAY
             | StatusCode::SERVICE_UNAVAILABLE
-            | StatusCode::GATEWAY_TIMEOUT => Outcome::Retry { after: retry_after(&answer.headers), reason },
+            | StatusCode::GATEWAY_TIMEOUT => Outcome::Retry {
+                after: retry_after(&answer.headers),
+                reason,
+            },
             _ => Outcome::Refused { reason },
         }
     }
@@ -101,6 +119,12 @@ impl OtlpHttp {
 
 /// `Retry-After` in seconds. A date is left to our own back-off.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds: u64 = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    let seconds: u64 = headers
+        .get(header::RETRY_AFTER)?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse()
+        .ok()?;
     Some(Duration::from_secs(seconds.min(3600)))
 }

@@ -93,7 +93,10 @@ impl Consume for Entrance {
             }
             let mut held = shared.held();
             if held.bytes + batch.bytes() > MAX_HELD && !held.batches.is_empty() {
-                return Err(Refusal::later(format!("{} holds {} bytes, its bound", shared.key, held.bytes)));
+                return Err(Refusal::later(format!(
+                    "{} holds {} bytes, its bound",
+                    shared.key, held.bytes
+                )));
             }
             held.since.get_or_insert_with(Instant::now);
             held.items += batch.items;
@@ -136,7 +139,12 @@ impl Shared {
                 Ok(()) => meter.outgoing.inc_by(items),
                 Err(refusal) => {
                     meter.dropped.inc_by(items);
-                    tracing::error!(component = self.key, items, reason = refusal.reason, "dropped what is not wanted");
+                    tracing::error!(
+                        component = self.key,
+                        items,
+                        reason = refusal.reason,
+                        "dropped what is not wanted"
+                    );
                     items
                 }
             };
@@ -152,7 +160,12 @@ impl Shared {
                 Err(refusal) if !refusal.retryable => return Err(refusal),
                 Err(refusal) => refusal,
             };
-            tracing::debug!(component = self.key, reason = refusal.reason, ?wait, "not taken for now");
+            tracing::debug!(
+                component = self.key,
+                reason = refusal.reason,
+                ?wait,
+                "not taken for now"
+            );
             let wait_now = refusal.after.unwrap_or(wait).min(OFFER_AGAIN.1);
             match stop.is_triggered() {
                 true => tokio::time::sleep(OFFER_AGAIN.0).await,

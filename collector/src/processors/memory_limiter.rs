@@ -21,7 +21,9 @@ pub struct MemoryLimiter {
 impl MemoryLimiter {
     /// A processor of this configuration.
     pub fn new(config: &config::MemoryLimiter) -> Self {
-        MemoryLimiter { config: config.clone() }
+        MemoryLimiter {
+            config: config.clone(),
+        }
     }
 
     /// The use of memory from which data is refused, in bytes.
@@ -46,10 +48,21 @@ impl Processor for MemoryLimiter {
         let soft = self.soft_limit(total_memory().unwrap_or(u64::MAX));
         let refusing = Arc::new(AtomicBool::new(false));
         let mut running = Running::none();
-        let watch = Watch { soft, key: cx.key.clone(), refusing: refusing.clone() };
+        let watch = Watch {
+            soft,
+            key: cx.key.clone(),
+            refusing: refusing.clone(),
+        };
         running.spawn(watch.run(self.config.check_interval, running.stopping()));
         let meters = Signal::ALL.map(|signal| cx.metrics.processor(&cx.id, signal));
-        Ok((Consumer::new(Entrance { next, refusing, meters }), running))
+        Ok((
+            Consumer::new(Entrance {
+                next,
+                refusing,
+                meters,
+            }),
+            running,
+        ))
     }
 }
 
@@ -101,8 +114,18 @@ impl Watch {
         }
         let (used_mib, soft_mib) = (used >> 20, self.soft >> 20);
         match refuse {
-            true => tracing::warn!(component = self.key, used_mib, soft_mib, "memory is short: refusing data"),
-            false => tracing::info!(component = self.key, used_mib, soft_mib, "memory is back: taking data"),
+            true => tracing::warn!(
+                component = self.key,
+                used_mib,
+                soft_mib,
+                "memory is short: refusing data"
+            ),
+            false => tracing::info!(
+                component = self.key,
+                used_mib,
+                soft_mib,
+                "memory is back: taking data"
+            ),
         }
     }
 }
@@ -115,15 +138,29 @@ fn used_memory() -> Option<u64> {
 /// What it may have: the container's limit, else the machine's memory.
 fn total_memory() -> Option<u64> {
     let machine = kib_line(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemTotal:")?;
-    let limit = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
-        .iter()
-        .find_map(|path| std::fs::read_to_string(Path::new(path)).ok()?.trim().parse::<u64>().ok());
+    let limit = [
+        "/sys/fs/cgroup/memory.max",
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+    ]
+    .iter()
+    .find_map(|path| {
+        std::fs::read_to_string(Path::new(path))
+            .ok()?
+            .trim()
+            .parse::<u64>()
+            .ok()
+    });
     Some(limit.map_or(machine, |limit| limit.min(machine)))
 }
 
 fn kib_line(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
+    line.trim()
+        .strip_suffix("kB")?
+        .trim()
+        .parse::<u64>()
+        .ok()
+        .map(|kib| kib << 10)
 }
 
 #[cfg(test)]
@@ -133,10 +170,16 @@ mod tests {
     #[test]
     fn the_soft_limit_is_the_limit_less_the_spike() {
         let limiter = |config| MemoryLimiter { config };
-        let by_mib = config::MemoryLimiter { limit_mib: 100, ..config::MemoryLimiter::default() };
+        let by_mib = config::MemoryLimiter {
+            limit_mib: 100,
+            ..config::MemoryLimiter::default()
+        };
         assert_eq!(limiter(by_mib).soft_limit(0), 80 << 20);
-        let by_share =
-            config::MemoryLimiter { limit_percentage: 50, spike_limit_percentage: 10, ..config::MemoryLimiter::default() };
+        let by_share = config::MemoryLimiter {
+            limit_percentage: 50,
+            spike_limit_percentage: 10,
+            ..config::MemoryLimiter::default()
+        };
         assert_eq!(limiter(by_share).soft_limit(1000), 400);
     }
 
@@ -149,7 +192,11 @@ mod tests {
     #[test]
     fn refuses_above_the_limit_and_takes_below() {
         let refusing = Arc::new(AtomicBool::new(false));
-        let watch = Watch { soft: 10, key: "k".into(), refusing: refusing.clone() };
+        let watch = Watch {
+            soft: 10,
+            key: "k".into(),
+            refusing: refusing.clone(),
+        };
         watch.look(11);
         assert!(refusing.load(Ordering::Relaxed));
         watch.look(10);

@@ -1,7 +1,7 @@
 //! An island as it runs: exporters with their queues, processors of each pipeline, receivers.
 
-use indexmap::IndexMap;
 use futures::future::BoxFuture;
+use indexmap::IndexMap;
 use karez_collector_config::{Component, ComponentId, PipelineId, Signal};
 use karez_document::Diagnosis;
 use karez_net::Net;
@@ -58,8 +58,12 @@ pub(crate) struct Started {
 impl Started {
     /// Starts an island: exporters first, receivers last. On failure nothing of it runs.
     pub(crate) async fn start(island: Island, around: &Surroundings) -> Result<Self, (Island, Diagnosis)> {
-        let mut started =
-            Started { island, receivers: Vec::new(), processors: Vec::new(), exporters: IndexMap::new() };
+        let mut started = Started {
+            island,
+            receivers: Vec::new(),
+            processors: Vec::new(),
+            exporters: IndexMap::new(),
+        };
         match started.start_all(around).await {
             Ok(()) => Ok(started),
             Err(diagnosis) => {
@@ -77,7 +81,10 @@ impl Started {
             let built = match &component.fault {
                 Some(fault) => {
                     let reason = format!("{}: {}", fault.key, fault.message);
-                    Ok(BuiltExporter { exporter: Arc::new(Rejecting(reason)), sending: None })
+                    Ok(BuiltExporter {
+                        exporter: Arc::new(Rejecting(reason)),
+                        sending: None,
+                    })
                 }
                 None => registry::exporter(&component.config, &cx),
             };
@@ -96,7 +103,10 @@ impl Started {
                 by_signal: Signal::ALL.map(|signal| {
                     let of = entrances.iter().filter(|(pipeline, _)| {
                         pipeline.signal == signal
-                            && island.pipelines.get(pipeline).is_some_and(|p| p.receivers.contains(id))
+                            && island
+                                .pipelines
+                                .get(pipeline)
+                                .is_some_and(|p| p.receivers.contains(id))
                     });
                     fan_out(of.map(|(_, entrance)| entrance.clone()).collect())
                 }),
@@ -104,7 +114,8 @@ impl Started {
             let receiver = registry::receiver(&component.config);
             let receiver = receiver.map_err(|error| diagnosis("receivers", component, &error))?;
             let running = receiver.start(consumers, &cx).await;
-            self.receivers.push(running.map_err(|error| diagnosis("receivers", component, &error))?);
+            self.receivers
+                .push(running.map_err(|error| diagnosis("receivers", component, &error))?);
         }
         Ok(())
     }
@@ -115,14 +126,23 @@ impl Started {
         let exporters = pipeline.exporters.iter().filter_map(|id| self.exporters.get(id));
         let Some(mut next) = fan_out(exporters.map(|exporter| exporter.consumer.clone()).collect()) else {
             let key = format!("service.pipelines.{id}");
-            return Err(Diagnosis::error(karez_document::Place::file(""), key, "has no exporter", "name one"));
+            return Err(Diagnosis::error(
+                karez_document::Place::file(""),
+                key,
+                "has no exporter",
+                "name one",
+            ));
         };
         let mut tasks = Vec::new();
         for id in pipeline.processors.iter().rev() {
-            let Some(component) = self.island.processors.get(id) else { continue };
+            let Some(component) = self.island.processors.get(id) else {
+                continue;
+            };
             let fault = |error: StartError| diagnosis("processors", component, &error);
             let processor = registry::processor(&component.config).map_err(fault)?;
-            let (entrance, running) = processor.start(next, &around.context("processors", id)).map_err(fault)?;
+            let (entrance, running) = processor
+                .start(next, &around.context("processors", id))
+                .map_err(fault)?;
             next = entrance;
             tasks.insert(0, running);
         }
@@ -151,7 +171,10 @@ impl Started {
     pub(crate) fn addresses(&self) -> impl Iterator<Item = (String, std::net::SocketAddr)> {
         let ids = self.island.receivers.keys();
         ids.zip(&self.receivers).flat_map(|(id, running)| {
-            running.addresses().iter().map(move |address| (format!("receivers.{id}"), *address))
+            running
+                .addresses()
+                .iter()
+                .map(move |address| (format!("receivers.{id}"), *address))
         })
     }
 }
@@ -170,10 +193,17 @@ impl Consume for FanOut {
     fn consume(&self, batch: Batch) -> BoxFuture<'_, Result<(), Refusal>> {
         Box::pin(async move {
             let sent = self.0.iter().map(|consumer| consumer.send(batch.clone()));
-            let refusals: Vec<Refusal> =
-                futures::future::join_all(sent).await.into_iter().filter_map(Result::err).collect();
+            let refusals: Vec<Refusal> = futures::future::join_all(sent)
+                .await
+                .into_iter()
+                .filter_map(Result::err)
+                .collect();
             // Worth another try only if that can help every one who refused.
-            match refusals.iter().find(|refusal| !refusal.retryable).or(refusals.first()) {
+            match refusals
+                .iter()
+                .find(|refusal| !refusal.retryable)
+                .or(refusals.first())
+            {
                 None => Ok(()),
                 Some(refusal) => Err(refusal.clone()),
             }

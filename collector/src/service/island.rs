@@ -3,7 +3,8 @@
 
 use indexmap::{IndexMap, IndexSet};
 use karez_collector_config::{
-    CollectorConfig, Component, ComponentId, ExporterConfig, Pipeline, PipelineId, ProcessorConfig, ReceiverConfig,
+    CollectorConfig, Component, ComponentId, ExporterConfig, Pipeline, PipelineId, ProcessorConfig,
+    ReceiverConfig,
 };
 
 /// Pipelines with their components.
@@ -32,7 +33,9 @@ fn same<T: PartialEq>(
     one.len() == other.len()
         && one.iter().all(|(id, component)| {
             let other = other.get(id);
-            other.is_some_and(|o| o.config == component.config && o.fault.is_some() == component.fault.is_some())
+            other.is_some_and(|o| {
+                o.config == component.config && o.fault.is_some() == component.fault.is_some()
+            })
         })
 }
 
@@ -54,13 +57,18 @@ pub(crate) fn islands(config: &CollectorConfig) -> Vec<Island> {
         });
         groups.push(group);
     }
-    groups.into_iter().map(|(_, pipelines)| island(config, &pipelines)).collect()
+    groups
+        .into_iter()
+        .map(|(_, pipelines)| island(config, &pipelines))
+        .collect()
 }
 
 fn island(config: &CollectorConfig, ids: &[PipelineId]) -> Island {
     let mut island = Island::default();
     for id in ids {
-        let Some(pipeline) = config.pipelines.get(id) else { continue };
+        let Some(pipeline) = config.pipelines.get(id) else {
+            continue;
+        };
         pick(&config.receivers, &pipeline.receivers, &mut island.receivers);
         pick(&config.processors, &pipeline.processors, &mut island.processors);
         pick(&config.exporters, &pipeline.exporters, &mut island.exporters);

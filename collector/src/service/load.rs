@@ -12,7 +12,11 @@ use super::run::RunError;
 /// One `--config`.
 pub(crate) enum Config {
     /// A file or an object, with the name that the user gave it.
-    Watched { receiver: Receiver<Option<Document>>, name: String, file: bool },
+    Watched {
+        receiver: Receiver<Option<Document>>,
+        name: String,
+        file: bool,
+    },
     /// A text on the command line or in the environment.
     Fixed(Text),
 }
@@ -21,12 +25,20 @@ pub(crate) enum Config {
 pub(crate) async fn open(config: &str, client: Option<kube::Client>) -> Result<Config, RunError> {
     if let Some(text) = config.strip_prefix("yaml:") {
         let origin = Origin::file("--config=yaml:");
-        return Ok(Config::Fixed(Text { text: text.to_owned(), origin, inline: true }));
+        return Ok(Config::Fixed(Text {
+            text: text.to_owned(),
+            origin,
+            inline: true,
+        }));
     }
     if let Some(name) = config.strip_prefix("env:") {
         let text = std::env::var(name).map_err(|_| RunError::NoVariable(name.to_owned()))?;
         let origin = Origin::file(format!("environment variable {name}"));
-        return Ok(Config::Fixed(Text { text, origin, inline: false }));
+        return Ok(Config::Fixed(Text {
+            text,
+            origin,
+            inline: false,
+        }));
     }
     if config.starts_with("http://") || config.starts_with("https://") {
         return Err(RunError::Scheme(config.to_owned()));
@@ -56,16 +68,22 @@ impl Config {
                     // The path as the user knows it, not where a volume stands on the host.
                     origin.file.clone_from(name);
                 }
-                Some(Text { text: document.text, origin, inline: false })
+                Some(Text {
+                    text: document.text,
+                    origin,
+                    inline: false,
+                })
             }
         }
     }
 
     /// Ends when the text has changed; never for a fixed one.
     pub(crate) async fn changed(&mut self) {
-        match self {
-            Config::Watched { receiver, .. } if receiver.changed().await.is_ok() => {}
-            _ => std::future::pending().await,
+        if let Config::Watched { receiver, .. } = self
+            && receiver.changed().await.is_ok()
+        {
+            return;
         }
+        std::future::pending().await
     }
 }

@@ -69,10 +69,16 @@ impl Queued {
     pub(crate) fn start(built: BuiltExporter, cx: &ComponentContext) -> Self {
         let meters = Signal::ALL.map(|signal| cx.metrics.exporter(&cx.id, signal));
         let mut running = Running::none();
-        let queue = built.sending.as_ref().map(|sending| &sending.sending_queue).filter(|queue| queue.enabled);
+        let queue = built
+            .sending
+            .as_ref()
+            .map(|sending| &sending.sending_queue)
+            .filter(|queue| queue.enabled);
         let workers = queue.map_or(0, |queue| queue.num_consumers.clamp(1, 1000));
         for meter in meters.iter().filter(|_| workers > 0) {
-            meter.queue_capacity.set(queue.map_or(0, |q| i64::try_from(q.queue_size).unwrap_or(i64::MAX)));
+            meter
+                .queue_capacity
+                .set(queue.map_or(0, |q| i64::try_from(q.queue_size).unwrap_or(i64::MAX)));
         }
         let shared = Arc::new(Shared {
             key: cx.key.clone(),
@@ -88,7 +94,11 @@ impl Queued {
         for _ in 0..workers {
             running.spawn(work(shared.clone()));
         }
-        Queued { consumer: Consumer::new(Entrance(shared.clone())), running, shared }
+        Queued {
+            consumer: Consumer::new(Entrance(shared.clone())),
+            running,
+            shared,
+        }
     }
 
     /// Takes nothing more, sends what is there until the deadline, and says how many items are then left.
@@ -117,7 +127,11 @@ impl Consume for Entrance {
     fn consume(&self, batch: Batch) -> BoxFuture<'_, Result<(), Refusal>> {
         let shared = &self.0;
         Box::pin(async move {
-            let queue = shared.sending.as_ref().map(|sending| &sending.sending_queue).filter(|queue| queue.enabled);
+            let queue = shared
+                .sending
+                .as_ref()
+                .map(|sending| &sending.sending_queue)
+                .filter(|queue| queue.enabled);
             let Some(queue) = queue else {
                 shared.under_way(&batch, 1);
                 let fate = shared.deliver(&batch).await;
@@ -129,7 +143,9 @@ impl Consume for Entrance {
             shared.enqueue(queue, Waiting { batch, done }).await?;
             match queue.wait_for_result {
                 false => Ok(()),
-                true => receiver.await.unwrap_or_else(|_| Err(Refusal::later("the exporter is stopping"))),
+                true => receiver
+                    .await
+                    .unwrap_or_else(|_| Err(Refusal::later("the exporter is stopping"))),
             }
         })
     }
@@ -146,8 +162,12 @@ impl Shared {
 
     fn under_way(&self, batch: &Batch, sign: i64) {
         let meter = self.meter(batch);
-        meter.queue_items.inc_by(sign * i64::try_from(batch.items).unwrap_or(0));
-        meter.queue_bytes.inc_by(sign * i64::try_from(batch.bytes()).unwrap_or(0));
+        meter
+            .queue_items
+            .inc_by(sign * i64::try_from(batch.items).unwrap_or(0));
+        meter
+            .queue_bytes
+            .inc_by(sign * i64::try_from(batch.bytes()).unwrap_or(0));
     }
 
     async fn enqueue(&self, queue: &QueueConfig, waiting: Waiting) -> Result<(), Refusal> {
@@ -173,7 +193,10 @@ impl Shared {
             }
             if !queue.block_on_overflow {
                 meter.enqueue_failed.inc_by(waiting.batch.items as u64);
-                return Err(Refusal::later(format!("the sending queue of {} is full", self.key)));
+                return Err(Refusal::later(format!(
+                    "the sending queue of {} is full",
+                    self.key
+                )));
             }
             emptied.await;
         }
@@ -207,7 +230,11 @@ impl Shared {
 
     /// Tries until the batch is delivered, refused or given up.
     async fn deliver(&self, batch: &Batch) -> Result<(), Refusal> {
-        let retry = self.sending.as_ref().map(|sending| &sending.retry_on_failure).filter(|retry| retry.enabled);
+        let retry = self
+            .sending
+            .as_ref()
+            .map(|sending| &sending.retry_on_failure)
+            .filter(|retry| retry.enabled);
         let began = Instant::now();
         let mut backoff = Backoff::default();
         loop {
@@ -226,7 +253,11 @@ impl Shared {
                 Outcome::Retry { after, reason } => {
                     let Some(retry) = retry else {
                         self.gave_up(batch, &reason, "retry is disabled");
-                        return Err(Refusal { reason: format!("{}: {reason}", self.key), retryable: true, after });
+                        return Err(Refusal {
+                            reason: format!("{}: {reason}", self.key),
+                            retryable: true,
+                            after,
+                        });
                     };
                     let wait = backoff.next(retry).max(after.unwrap_or_default().min(MAX_AFTER));
                     let most = retry.max_elapsed_time;
@@ -235,7 +266,12 @@ impl Shared {
                         return Err(Refusal::later(format!("{}: {reason}", self.key)));
                     }
                     if !self.failing.swap(true, Ordering::Relaxed) {
-                        tracing::warn!(component = self.key, reason, ?wait, "cannot deliver; trying again");
+                        tracing::warn!(
+                            component = self.key,
+                            reason,
+                            ?wait,
+                            "cannot deliver; trying again"
+                        );
                     }
                     self.wait(wait).await;
                 }
@@ -262,7 +298,10 @@ impl Shared {
 }
 
 async fn work(shared: Arc<Shared>) {
-    let sizer = shared.sending.as_ref().map_or(Sizer::Requests, |sending| sending.sending_queue.sizer);
+    let sizer = shared
+        .sending
+        .as_ref()
+        .map_or(Sizer::Requests, |sending| sending.sending_queue.sizer);
     while let Some(Waiting { batch, done }) = shared.next(sizer).await {
         let fate = shared.deliver(&batch).await;
         shared.under_way(&batch, -1);
@@ -307,7 +346,11 @@ pub(crate) struct Rejecting(pub(crate) String);
 
 impl Exporter for Rejecting {
     fn export(&self, _: Batch) -> BoxFuture<'_, Outcome> {
-        Box::pin(async { Outcome::Refused { reason: self.0.clone() } })
+        Box::pin(async {
+            Outcome::Refused {
+                reason: self.0.clone(),
+            }
+        })
     }
 }
 
@@ -317,7 +360,10 @@ mod tests {
 
     #[test]
     fn waits_grow_to_their_bound() {
-        let retry = Retry { randomization_factor: 0.0, ..Retry::default() };
+        let retry = Retry {
+            randomization_factor: 0.0,
+            ..Retry::default()
+        };
         let mut backoff = Backoff::default();
         let waits: Vec<f64> = (0..8).map(|_| backoff.next(&retry).as_secs_f64()).collect();
         assert_eq!(&waits[..3], [5.0, 7.5, 11.25]);

@@ -35,8 +35,17 @@ struct StartedExtension {
 impl Service {
     /// A collector that runs nothing yet.
     pub fn new(net: Net) -> Self {
-        let around = Surroundings { net, metrics: Metrics::new(), extensions: Extensions::default() };
-        Service { around, extensions: Vec::new(), islands: Vec::new(), metrics_server: MetricsServer::default() }
+        let around = Surroundings {
+            net,
+            metrics: Metrics::new(),
+            extensions: Extensions::default(),
+        };
+        Service {
+            around,
+            extensions: Vec::new(),
+            islands: Vec::new(),
+            metrics_server: MetricsServer::default(),
+        }
     }
 
     /// Its metrics.
@@ -48,17 +57,30 @@ impl Service {
     pub fn addresses(&self) -> Vec<(String, std::net::SocketAddr)> {
         let extensions = self.extensions.iter().flat_map(|started| {
             let id = &started.component.id;
-            started.running.addresses().iter().map(move |address| (format!("extensions.{id}"), *address))
+            started
+                .running
+                .addresses()
+                .iter()
+                .map(move |address| (format!("extensions.{id}"), *address))
         });
-        self.islands.iter().flat_map(Started::addresses).chain(extensions).collect()
+        self.islands
+            .iter()
+            .flat_map(Started::addresses)
+            .chain(extensions)
+            .collect()
     }
 
     /// Runs a configuration instead of what runs now, changing only what differs. If something of it does not start,
     /// what ran before runs again.
     pub async fn apply(&mut self, config: &CollectorConfig) -> Result<(), Diagnosis> {
-        self.metrics_server.follow(&config.telemetry.metrics, &self.around).await;
-        let before: Vec<Component<ExtensionConfig>> =
-            self.extensions.iter().map(|started| started.component.clone()).collect();
+        self.metrics_server
+            .follow(&config.telemetry.metrics, &self.around)
+            .await;
+        let before: Vec<Component<ExtensionConfig>> = self
+            .extensions
+            .iter()
+            .map(|started| started.component.clone())
+            .collect();
         let after: Vec<_> = config.extensions.values().cloned().collect();
         if same_extensions(&before, &after) {
             return self.apply_islands(islands(config)).await;
@@ -80,7 +102,9 @@ impl Service {
     }
 
     async fn apply_islands(&mut self, mut wanted: Vec<Island>) -> Result<(), Diagnosis> {
-        let old = self.stop_islands(|island| !wanted.iter().any(|w| w.same(island))).await;
+        let old = self
+            .stop_islands(|island| !wanted.iter().any(|w| w.same(island)))
+            .await;
         wanted.retain(|wanted| !self.islands.iter().any(|started| started.island.same(wanted)));
         let kept = self.islands.len();
         for island in wanted {
@@ -110,7 +134,8 @@ impl Service {
     }
 
     async fn stop_islands(&mut self, which: impl Fn(&Island) -> bool) -> Vec<Island> {
-        let (stop, keep): (Vec<_>, Vec<_>) = self.islands.drain(..).partition(|started| which(&started.island));
+        let (stop, keep): (Vec<_>, Vec<_>) =
+            self.islands.drain(..).partition(|started| which(&started.island));
         self.islands = keep;
         if self.islands.is_empty() {
             self.ready(false);
@@ -125,14 +150,20 @@ impl Service {
     async fn change_extensions(&mut self, wanted: &[Component<ExtensionConfig>]) -> Result<(), Diagnosis> {
         let mut old: Vec<StartedExtension> = Vec::new();
         for started in self.extensions.drain(..) {
-            match wanted.iter().any(|w| w.id == started.component.id && w.config == started.component.config) {
+            match wanted
+                .iter()
+                .any(|w| w.id == started.component.id && w.config == started.component.config)
+            {
                 true => old.push(started),
                 false => started.running.stop(Instant::now() + DRAIN).await,
             }
         }
         let mut built: Vec<(Component<ExtensionConfig>, Arc<dyn Extension>, Option<Running>)> = Vec::new();
         for component in wanted {
-            match old.iter().position(|started| started.component.id == component.id) {
+            match old
+                .iter()
+                .position(|started| started.component.id == component.id)
+            {
                 Some(index) => {
                     let started = old.remove(index);
                     built.push((component.clone(), started.extension, Some(started.running)));
@@ -144,8 +175,10 @@ impl Service {
                 }
             }
         }
-        let handles: Vec<(ComponentId, Arc<dyn Extension>)> =
-            built.iter().map(|(component, extension, _)| (component.id.clone(), extension.clone())).collect();
+        let handles: Vec<(ComponentId, Arc<dyn Extension>)> = built
+            .iter()
+            .map(|(component, extension, _)| (component.id.clone(), extension.clone()))
+            .collect();
         self.around.extensions = Extensions(Arc::new(handles));
         for (component, extension, running) in built {
             let running = match running {
@@ -156,13 +189,20 @@ impl Service {
                     started.map_err(|error| diagnosis("extensions", &component, &error))?
                 }
             };
-            self.extensions.push(StartedExtension { component, extension, running });
+            self.extensions.push(StartedExtension {
+                component,
+                extension,
+                running,
+            });
         }
         Ok(())
     }
 
     fn ready(&self, ready: bool) {
-        self.around.extensions.iter().for_each(|extension| extension.pipelines_ready(ready));
+        self.around
+            .extensions
+            .iter()
+            .for_each(|extension| extension.pipelines_ready(ready));
     }
 
     /// Stops everything: receivers first, then what is held is delivered, until the drain's deadline.
@@ -177,18 +217,36 @@ impl Service {
 }
 
 fn same_extensions(one: &[Component<ExtensionConfig>], other: &[Component<ExtensionConfig>]) -> bool {
-    one.len() == other.len() && one.iter().zip(other).all(|(a, b)| a.id == b.id && a.config == b.config)
+    one.len() == other.len()
+        && one
+            .iter()
+            .zip(other)
+            .all(|(a, b)| a.id == b.id && a.config == b.config)
 }
 
 /// Builds every component without starting it, and says which cannot be.
-pub(crate) fn dry_run(config: &CollectorConfig, net: &Net) -> Vec<Diagnosis> {
-    let mut around =
-        Surroundings { net: net.clone(), metrics: Metrics::new(), extensions: Extensions::default() };
+pub(crate) async fn dry_run(config: &CollectorConfig, net: &Net) -> Vec<Diagnosis> {
+    let mut around = Surroundings {
+        net: net.clone(),
+        metrics: Metrics::new(),
+        extensions: Extensions::default(),
+    };
     let mut wrong = Vec::new();
     let mut extensions: Vec<(ComponentId, Arc<dyn Extension>)> = Vec::new();
     for (id, component) in &config.extensions {
         match registry::extension(&component.config) {
-            Ok(extension) => extensions.push((id.clone(), extension)),
+            Ok(extension) => {
+                // Authenticators bind nothing, and read their files when they start.
+                let authenticator = matches!(
+                    component.config,
+                    ExtensionConfig::BasicAuth(_) | ExtensionConfig::BearerTokenAuth(_)
+                );
+                if authenticator && let Err(error) = extension.start(&around.context("extensions", id)).await
+                {
+                    wrong.push(diagnosis("extensions", component, &error));
+                }
+                extensions.push((id.clone(), extension));
+            }
             Err(error) => wrong.push(diagnosis("extensions", component, &error)),
         }
     }
@@ -197,12 +255,24 @@ pub(crate) fn dry_run(config: &CollectorConfig, net: &Net) -> Vec<Diagnosis> {
     }
     around.extensions = Extensions(Arc::new(extensions));
     for component in config.receivers.values() {
-        wrong.extend(registry::receiver(&component.config).err().map(|e| diagnosis("receivers", component, &e)));
+        wrong.extend(
+            registry::receiver(&component.config)
+                .err()
+                .map(|e| diagnosis("receivers", component, &e)),
+        );
     }
     for component in config.processors.values() {
-        wrong.extend(registry::processor(&component.config).err().map(|e| diagnosis("processors", component, &e)));
+        wrong.extend(
+            registry::processor(&component.config)
+                .err()
+                .map(|e| diagnosis("processors", component, &e)),
+        );
     }
-    for (id, component) in config.exporters.iter().filter(|(_, component)| component.fault.is_none()) {
+    for (id, component) in config
+        .exporters
+        .iter()
+        .filter(|(_, component)| component.fault.is_none())
+    {
         let built = registry::exporter(&component.config, &around.context("exporters", id));
         wrong.extend(built.err().map(|error| diagnosis("exporters", component, &error)));
     }

@@ -58,7 +58,11 @@ pub enum RunError {
 }
 
 fn lines(diagnoses: &[Diagnosis]) -> String {
-    diagnoses.iter().map(|diagnosis| format!("  {diagnosis}")).collect::<Vec<_>>().join("\n")
+    diagnoses
+        .iter()
+        .map(|diagnosis| format!("  {diagnosis}"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// Runs a collector until the shutdown, following its configuration. A changed document that is wrong is reported, and
@@ -68,7 +72,9 @@ pub async fn run(options: CollectorOptions, shutdown: Shutdown) -> Result<(), Ru
         return Err(RunError::NoConfig);
     }
     let mut configs = open(&options).await?;
-    let Some(texts) = first_texts(&mut configs, &options, &shutdown).await else { return Ok(()) };
+    let Some(texts) = first_texts(&mut configs, &options, &shutdown).await else {
+        return Ok(());
+    };
     let (config, diagnoses) = checked(&texts, &options);
     report(&diagnoses);
     let config = config.ok_or(RunError::Document(diagnoses))?;
@@ -121,7 +127,8 @@ async fn first_texts(
         if let Some(texts) = texts(configs) {
             return Some(texts);
         }
-        let waiting = || tracing::info!(configs = ?options.configs, "waiting for the configuration to be there");
+        let waiting =
+            || tracing::info!(configs = ?options.configs, "waiting for the configuration to be there");
         tokio::select! {
             () = any_change(configs) => {}
             () = tokio::time::sleep(Duration::from_secs(1)), if !told => {
@@ -146,7 +153,11 @@ async fn any_change(configs: &mut [Config]) {
 fn checked(texts: &[Text], options: &CollectorOptions) -> (Option<CollectorConfig>, Vec<Diagnosis>) {
     let (mut config, diagnoses) = check_all(texts, &options.sets, &|name| std::env::var(name).ok());
     if let (Some(config), Some(address)) = (&mut config, &options.metrics_addr) {
-        let address = if address.contains(':') { address.clone() } else { format!(":{address}") };
+        let address = if address.contains(':') {
+            address.clone()
+        } else {
+            format!(":{address}")
+        };
         config.telemetry.metrics = vec![address];
     }
     (config, diagnoses)
@@ -195,12 +206,13 @@ pub async fn validate(options: &CollectorOptions) -> Result<Vec<Diagnosis>, RunE
     }
     let mut configs = open(options).await?;
     let limit = Duration::from_secs(10);
-    let wait = first_texts(&mut configs, options, &Shutdown::new());
+    let never = Shutdown::new();
+    let wait = first_texts(&mut configs, options, &never);
     let texts = tokio::time::timeout(limit, wait).await.ok().flatten();
     let texts = texts.ok_or_else(|| RunError::NoFile(PathBuf::from(options.configs.join(", "))))?;
     let (config, mut diagnoses) = checked(&texts, options);
     if let Some(config) = config.filter(|_| !has_errors(&diagnoses)) {
-        diagnoses.extend(super::reload::dry_run(&config, &options.net));
+        diagnoses.extend(super::reload::dry_run(&config, &options.net).await);
     }
     Ok(diagnoses)
 }

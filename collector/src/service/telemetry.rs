@@ -31,18 +31,30 @@ impl MetricsServer {
             running.stop(Instant::now()).await;
         }
         self.endpoints = endpoints.to_vec();
-        let id = ComponentId { kind: "metrics".to_owned(), name: String::new() };
+        let id = ComponentId {
+            kind: "metrics".to_owned(),
+            name: String::new(),
+        };
         let cx = around.context("service.telemetry", &id);
         for endpoint in endpoints {
             let metrics = around.metrics.clone();
             let router = axum::Router::new().route("/metrics", get(move || show(metrics.clone())));
-            let server =
-                Server { endpoint, default_endpoint: "", tls: None, auth: None, max_streams: 0, key: "" };
+            let server = Server {
+                endpoint,
+                default_endpoint: "",
+                tls: None,
+                auth: None,
+                max_streams: 0,
+                key: "",
+            };
             match server.serve(router, &cx).await {
                 Ok(running) => self.running.push(running),
                 Err(error) => {
                     let mend = "choose another with `service.telemetry.metrics` or --metrics-addr";
-                    tracing::error!(endpoint, "the collector's own metrics are not served: {error}; {mend}");
+                    tracing::error!(
+                        endpoint,
+                        "the collector's own metrics are not served: {error}; {mend}"
+                    );
                 }
             }
         }

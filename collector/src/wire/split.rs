@@ -11,7 +11,13 @@ pub fn split(batch: Batch, most: usize) -> Vec<Batch> {
     if most == 0 || batch.items <= most {
         return vec![batch];
     }
-    let mut cut = Cut { signal: batch.signal, most, done: Vec::new(), payload: Vec::new(), items: 0 };
+    let mut cut = Cut {
+        signal: batch.signal,
+        most,
+        done: Vec::new(),
+        payload: Vec::new(),
+        items: 0,
+    };
     for resource in fields(&batch.payload).flatten() {
         if resource.number == 1 {
             cut.resource(resource.value);
@@ -70,8 +76,11 @@ impl Cut {
         match self.signal {
             Signal::Traces | Signal::Logs => 1,
             Signal::Metrics => {
-                let data = fields(item).flatten().filter(|f| matches!(f.number, 5 | 7 | 9 | 10 | 11));
-                data.map(|data| fields(data.value).flatten().filter(|f| f.number == 1).count()).sum()
+                let data = fields(item)
+                    .flatten()
+                    .filter(|f| matches!(f.number, 5 | 7 | 9 | 10 | 11));
+                data.map(|data| fields(data.value).flatten().filter(|f| f.number == 1).count())
+                    .sum()
             }
         }
     }
@@ -80,7 +89,11 @@ impl Cut {
         let payload = std::mem::take(&mut self.payload);
         let items = std::mem::take(&mut self.items);
         if items > 0 {
-            self.done.push(Batch { signal: self.signal, payload: Bytes::from(payload), items });
+            self.done.push(Batch {
+                signal: self.signal,
+                payload: Bytes::from(payload),
+                items,
+            });
         }
     }
 }

@@ -22,9 +22,14 @@ pub(super) struct Action {
 #[derive(Debug)]
 enum Source {
     Value(AnyValue),
-    Attribute { name: String, default: Option<AnyValue> },
+    Attribute {
+        name: String,
+        default: Option<AnyValue>,
+    },
     /// Of the request's context nothing is kept, so the default is all there is.
-    Nowhere { default: Option<AnyValue> },
+    Nowhere {
+        default: Option<AnyValue>,
+    },
 }
 
 impl Action {
@@ -32,7 +37,10 @@ impl Action {
         let default = action.default_value.as_ref().map(value_of);
         let source = match (&action.value, &action.from_attribute) {
             (Some(value), _) => Source::Value(value_of(value)),
-            (None, Some(name)) => Source::Attribute { name: name.clone(), default },
+            (None, Some(name)) => Source::Attribute {
+                name: name.clone(),
+                default,
+            },
             (None, None) => Source::Nowhere { default },
         };
         let pattern = action.pattern.as_deref().map(Regex::new).transpose();
@@ -57,7 +65,11 @@ impl Action {
             }
             ActionKind::Delete => attributes.remove(|other| self.concerns(other)),
             ActionKind::Hash => {
-                let keys: Vec<String> = attributes.keys().filter(|k| self.concerns(k)).map(str::to_owned).collect();
+                let keys: Vec<String> = attributes
+                    .keys()
+                    .filter(|k| self.concerns(k))
+                    .map(str::to_owned)
+                    .collect();
                 for key in keys {
                     if let Some(hashed) = attributes.get(&key).and_then(|value| hash(&value)) {
                         attributes.set(&key, hashed);
@@ -66,7 +78,10 @@ impl Action {
             }
             ActionKind::Extract => self.extract(attributes),
             ActionKind::Convert => {
-                if let Some(value) = attributes.get(key).and_then(|value| convert(value, self.converted_type)) {
+                if let Some(value) = attributes
+                    .get(key)
+                    .and_then(|value| convert(value, self.converted_type))
+                {
                     attributes.set(key, value);
                 }
             }
@@ -88,8 +103,13 @@ impl Action {
 
     fn extract(&self, attributes: &mut Attributes<'_>) {
         let Some(pattern) = &self.pattern else { return };
-        let Some(Variant::StringValue(value)) = attributes.get(&self.key).and_then(|value| value.value) else { return };
-        let Some(captures) = pattern.captures(&value) else { return };
+        let Some(Variant::StringValue(value)) = attributes.get(&self.key).and_then(|value| value.value)
+        else {
+            return;
+        };
+        let Some(captures) = pattern.captures(&value) else {
+            return;
+        };
         for name in pattern.capture_names().flatten() {
             let found = captures.name(name).map_or("", |found| found.as_str());
             attributes.set(name, text(found));
@@ -118,13 +138,19 @@ fn convert(value: AnyValue, to: ConvertedType) -> Option<AnyValue> {
         (ConvertedType::Int, Variant::StringValue(text)) => Variant::IntValue(text.trim().parse().ok()?),
         (ConvertedType::Int, Variant::DoubleValue(value)) => Variant::IntValue(value as i64),
         (ConvertedType::Int, Variant::BoolValue(value)) => Variant::IntValue(i64::from(value)),
-        (ConvertedType::Double, Variant::StringValue(text)) => Variant::DoubleValue(text.trim().parse().ok()?),
+        (ConvertedType::Double, Variant::StringValue(text)) => {
+            Variant::DoubleValue(text.trim().parse().ok()?)
+        }
         (ConvertedType::Double, Variant::IntValue(value)) => Variant::DoubleValue(value as f64),
-        (ConvertedType::Double, Variant::BoolValue(value)) => Variant::DoubleValue(f64::from(u8::from(value))),
+        (ConvertedType::Double, Variant::BoolValue(value)) => {
+            Variant::DoubleValue(f64::from(u8::from(value)))
+        }
         (ConvertedType::String, Variant::IntValue(value)) => Variant::StringValue(value.to_string()),
         (ConvertedType::String, Variant::DoubleValue(value)) => Variant::StringValue(value.to_string()),
         (ConvertedType::String, Variant::BoolValue(value)) => Variant::StringValue(value.to_string()),
         _ => return None,
     };
-    Some(AnyValue { value: Some(converted) })
+    Some(AnyValue {
+        value: Some(converted),
+    })
 }

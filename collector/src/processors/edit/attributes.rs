@@ -32,7 +32,11 @@ impl<'a> Attributes<'a> {
     /// Reads a message's attributes.
     pub(super) fn read(message: &'a [u8], number: u32) -> Self {
         let own = fields(message).flatten().filter(|field| field.number == number);
-        Attributes { number, entries: own.map(Entry::read).collect(), changed: false }
+        Attributes {
+            number,
+            entries: own.map(Entry::read).collect(),
+            changed: false,
+        }
     }
 
     fn position(&self, key: &str) -> Option<usize> {
@@ -68,7 +72,11 @@ impl<'a> Attributes<'a> {
             }
             None => {
                 let key = Cow::Owned(key.to_owned());
-                self.entries.push(Entry { key, value: Value::Written(value), whole: None });
+                self.entries.push(Entry {
+                    key,
+                    value: Value::Written(value),
+                    whole: None,
+                });
             }
         }
     }
@@ -129,7 +137,11 @@ impl<'a> Entry<'a> {
                 _ => {}
             }
         }
-        Entry { key: Cow::Borrowed(key), value: Value::Encoded(value), whole: Some(field.whole) }
+        Entry {
+            key: Cow::Borrowed(key),
+            value: Value::Encoded(value),
+            whole: Some(field.whole),
+        }
     }
 }
 
@@ -143,16 +155,18 @@ pub(super) fn value_of(json: &serde_json::Value) -> AnyValue {
             (None, value) => Variant::DoubleValue(value.unwrap_or_default()),
         }),
         serde_json::Value::String(text) => Some(Variant::StringValue(text.clone())),
-        serde_json::Value::Array(items) => {
-            Some(Variant::ArrayValue(ArrayValue { values: items.iter().map(value_of).collect() }))
-        }
+        serde_json::Value::Array(items) => Some(Variant::ArrayValue(ArrayValue {
+            values: items.iter().map(value_of).collect(),
+        })),
         serde_json::Value::Object(entries) => {
             let values = entries.iter().map(|(key, value)| KeyValue {
                 key: key.clone(),
                 value: Some(value_of(value)),
                 ..KeyValue::default()
             });
-            Some(Variant::KvlistValue(KeyValueList { values: values.collect() }))
+            Some(Variant::KvlistValue(KeyValueList {
+                values: values.collect(),
+            }))
         }
     };
     AnyValue { value: variant }
@@ -160,5 +174,7 @@ pub(super) fn value_of(json: &serde_json::Value) -> AnyValue {
 
 /// A text as an attribute's value.
 pub(super) fn text(text: impl Into<String>) -> AnyValue {
-    AnyValue { value: Some(Variant::StringValue(text.into())) }
+    AnyValue {
+        value: Some(Variant::StringValue(text.into())),
+    }
 }

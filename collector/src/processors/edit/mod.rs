@@ -52,20 +52,33 @@ impl Editor {
     /// `resource`.
     pub fn resource(config: &config::ResourceProcessor) -> Result<Self, StartError> {
         let actions = compile(&config.attributes, "attributes")?;
-        Ok(Editor { plan: Arc::new(Plan { target: Target::Resource, actions, selection: Selection::default() }) })
+        Ok(Editor {
+            plan: Arc::new(Plan {
+                target: Target::Resource,
+                actions,
+                selection: Selection::default(),
+            }),
+        })
     }
 
     /// `attributes`.
     pub fn attributes(config: &config::AttributesProcessor) -> Result<Self, StartError> {
         let actions = compile(&config.actions, "actions")?;
         let selection = Selection::new(config.include.as_ref(), config.exclude.as_ref())?;
-        Ok(Editor { plan: Arc::new(Plan { target: Target::Items, actions, selection }) })
+        Ok(Editor {
+            plan: Arc::new(Plan {
+                target: Target::Items,
+                actions,
+                selection,
+            }),
+        })
     }
 }
 
 fn compile(actions: &[config::Action], key: &str) -> Result<Vec<Action>, StartError> {
     let compiled = actions.iter().enumerate().map(|(index, action)| {
-        Action::new(action).map_err(|message| StartError::config(format!("{key}[{index}]"), message, "correct it"))
+        Action::new(action)
+            .map_err(|message| StartError::config(format!("{key}[{index}]"), message, "correct it"))
     });
     compiled.collect()
 }
@@ -74,7 +87,10 @@ impl Plan {
     /// The batch with its attributes changed.
     pub(super) fn edit(&self, batch: Batch) -> Batch {
         match walk::edit(self, batch.signal, &batch.payload) {
-            Some(payload) => Batch { payload: Bytes::from(payload), ..batch },
+            Some(payload) => Batch {
+                payload: Bytes::from(payload),
+                ..batch
+            },
             None => batch,
         }
     }

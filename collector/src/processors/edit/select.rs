@@ -57,12 +57,20 @@ enum Wanted {
 }
 
 impl Selection {
-    pub(super) fn new(include: Option<&config::Match>, exclude: Option<&config::Match>) -> Result<Self, StartError> {
+    pub(super) fn new(
+        include: Option<&config::Match>,
+        exclude: Option<&config::Match>,
+    ) -> Result<Self, StartError> {
         let rule = |rule: Option<&config::Match>, key: &str| {
             let compiled = rule.map(Rule::new).transpose();
-            compiled.map_err(|error| StartError::config(key, format!("is no regular expression: {error}"), "correct it"))
+            compiled.map_err(|error| {
+                StartError::config(key, format!("is no regular expression: {error}"), "correct it")
+            })
         };
-        Ok(Selection { include: rule(include, "include")?, exclude: rule(exclude, "exclude")? })
+        Ok(Selection {
+            include: rule(include, "include")?,
+            exclude: rule(exclude, "exclude")?,
+        })
     }
 
     pub(super) fn takes(&self, item: &Item<'_>) -> bool {
@@ -140,7 +148,8 @@ impl Rule {
             }
             Signal::Metrics => any(&self.metric_names, || text_at(item.item, 1)),
             Signal::Logs => {
-                any(&self.log_severity_texts, || text_at(item.item, 3)) && any(&self.log_bodies, || body(item.item))
+                any(&self.log_severity_texts, || text_at(item.item, 3))
+                    && any(&self.log_bodies, || body(item.item))
             }
         }
     }
@@ -149,7 +158,9 @@ impl Rule {
         self.libraries.is_empty()
             || self.libraries.iter().any(|(name, version)| {
                 name.matches(&text_at(scope, 1))
-                    && version.as_ref().is_none_or(|version| version.matches(&text_at(scope, 2)))
+                    && version
+                        .as_ref()
+                        .is_none_or(|version| version.matches(&text_at(scope, 2)))
             })
     }
 }
@@ -159,18 +170,23 @@ fn all(wanted: &[(String, Option<Wanted>)], holder: &[u8], number: u32) -> bool 
         return true;
     }
     let attributes = Attributes::read(holder, number);
-    wanted.iter().all(|(key, wanted)| match (attributes.get(key), wanted) {
-        (None, _) => false,
-        (Some(_), None) => true,
-        (Some(value), Some(Wanted::Equal(wanted))) => value == *wanted,
-        (Some(value), Some(Wanted::Pattern(pattern))) => {
-            matches!(&value.value, Some(Variant::StringValue(text)) if pattern.is_match(text))
-        }
-    })
+    wanted
+        .iter()
+        .all(|(key, wanted)| match (attributes.get(key), wanted) {
+            (None, _) => false,
+            (Some(_), None) => true,
+            (Some(value), Some(Wanted::Equal(wanted))) => value == *wanted,
+            (Some(value), Some(Wanted::Pattern(pattern))) => {
+                matches!(&value.value, Some(Variant::StringValue(text)) if pattern.is_match(text))
+            }
+        })
 }
 
 fn service(resource: &[u8]) -> String {
-    match Attributes::read(resource, 1).get("service.name").and_then(|value| value.value) {
+    match Attributes::read(resource, 1)
+        .get("service.name")
+        .and_then(|value| value.value)
+    {
         Some(Variant::StringValue(name)) => name,
         _ => String::new(),
     }
@@ -178,7 +194,10 @@ fn service(resource: &[u8]) -> String {
 
 /// The last text of a field: protobuf's rule for one that stands several times.
 fn text_at(message: &[u8], number: u32) -> String {
-    let found = fields(message).flatten().filter(|field| field.number == number).last();
+    let found = fields(message)
+        .flatten()
+        .filter(|field| field.number == number)
+        .last();
     found.map(|field| field.text().to_owned()).unwrap_or_default()
 }
 

@@ -82,7 +82,15 @@ fn edit_items(plan: &Plan, signal: Signal, message: &[u8]) -> Option<Vec<u8>> {
         2 => {
             let scope = single(scope_items.value, 1);
             rewrite(scope_items.value, |item| match item.number {
-                2 => edit_item(plan, Place { signal, resource: &resource, scope: &scope }, item.value),
+                2 => edit_item(
+                    plan,
+                    Place {
+                        signal,
+                        resource: &resource,
+                        scope: &scope,
+                    },
+                    item.value,
+                ),
                 _ => None,
             })
         }
@@ -118,8 +126,19 @@ fn edit_item(plan: &Plan, place: Place<'_>, item: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn edit_holder(plan: &Plan, place: Place<'_>, item: &[u8], holder: &[u8], number: u32) -> Option<Vec<u8>> {
-    let Place { signal, resource, scope } = place;
-    match plan.selection.takes(&Item { signal, resource, scope, item, holder, number }) {
+    let Place {
+        signal,
+        resource,
+        scope,
+    } = place;
+    match plan.selection.takes(&Item {
+        signal,
+        resource,
+        scope,
+        item,
+        holder,
+        number,
+    }) {
         true => apply(plan, holder, number),
         false => None,
     }

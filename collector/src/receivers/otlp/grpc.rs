@@ -30,8 +30,14 @@ pub(crate) fn method(signal: Signal) -> &'static str {
 /// The services of the signals that are carried.
 pub(super) fn router(consumers: &Consumers, max_message: usize) -> axum::Router {
     let mut router = grpc_router();
-    for signal in Signal::ALL.into_iter().filter(|signal| consumers.of(*signal, "grpc").is_some()) {
-        let export = Export { consumers: consumers.clone(), signal };
+    for signal in Signal::ALL
+        .into_iter()
+        .filter(|signal| consumers.of(*signal, "grpc").is_some())
+    {
+        let export = Export {
+            consumers: consumers.clone(),
+            signal,
+        };
         let handle = move |request: Request| handle(export.clone(), max_message, request);
         router = router.route(method(signal), post(handle));
     }
@@ -64,7 +70,9 @@ impl UnaryService<Bytes> for Export {
                 Ok(()) => Ok(tonic::Response::new(Bytes::new())),
                 Err(Failure::Malformed(error)) => Err(Status::invalid_argument(format!("not OTLP: {error}"))),
                 Err(Failure::Refused(refusal)) => Err(refusal_status(&refusal)),
-                Err(Failure::NoPipeline(signal)) => Err(Status::unimplemented(format!("no pipeline carries {signal}"))),
+                Err(Failure::NoPipeline(signal)) => {
+                    Err(Status::unimplemented(format!("no pipeline carries {signal}")))
+                }
             }
         })
     }

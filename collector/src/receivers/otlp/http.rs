@@ -47,7 +47,9 @@ pub(super) fn router(consumers: &Consumers, http: &OtlpHttpServer) -> axum::Rout
         taken.push(path);
     }
     for (name, value) in &http.server.response_headers {
-        let header = HeaderName::try_from(name.as_str()).ok().zip(HeaderValue::try_from(value.as_str()).ok());
+        let header = HeaderName::try_from(name.as_str())
+            .ok()
+            .zip(HeaderValue::try_from(value.as_str()).ok());
         if let Some((name, value)) = header {
             router = router.layer(axum::middleware::map_response(move |mut response: Response| {
                 let (name, value) = (name.clone(), value.clone());
@@ -67,13 +69,21 @@ pub(super) fn router(consumers: &Consumers, http: &OtlpHttpServer) -> axum::Rout
 fn cors_layer(cors: &Cors) -> CorsLayer {
     let origins = cors.allowed_origins.clone();
     let allowed = move |origin: &HeaderValue, _: &http::request::Parts| {
-        origin.to_str().is_ok_and(|origin| origins.iter().any(|pattern| matches(pattern, origin)))
+        origin
+            .to_str()
+            .is_ok_and(|origin| origins.iter().any(|pattern| matches(pattern, origin)))
     };
-    let headers = cors.allowed_headers.iter().filter_map(|name| HeaderName::try_from(name.as_str()).ok());
+    let headers = cors
+        .allowed_headers
+        .iter()
+        .filter_map(|name| HeaderName::try_from(name.as_str()).ok());
     let mut headers: Vec<HeaderName> = headers.collect();
     headers.push(header::CONTENT_TYPE);
-    let exposed: Vec<HeaderName> =
-        cors.exposed_headers.iter().filter_map(|name| HeaderName::try_from(name.as_str()).ok()).collect();
+    let exposed: Vec<HeaderName> = cors
+        .exposed_headers
+        .iter()
+        .filter_map(|name| HeaderName::try_from(name.as_str()).ok())
+        .collect();
     CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(allowed))
         .allow_methods(AllowMethods::list([Method::POST]))
@@ -91,7 +101,9 @@ fn matches(pattern: &str, origin: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == origin,
         Some((before, after)) => {
-            origin.len() >= before.len() + after.len() && origin.starts_with(before) && origin.ends_with(after)
+            origin.len() >= before.len() + after.len()
+                && origin.starts_with(before)
+                && origin.ends_with(after)
         }
     }
 }
@@ -106,7 +118,14 @@ enum Encoding {
 impl Encoding {
     fn of(headers: &HeaderMap) -> Option<Self> {
         let content_type = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
-        match content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
+        match content_type
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_ascii_lowercase()
+            .as_str()
+        {
             "application/x-protobuf" => Some(Encoding::Protobuf),
             "application/json" => Some(Encoding::Json),
             _ => None,
@@ -136,24 +155,39 @@ async fn handle(consumers: &Consumers, signal: Signal, max_body: usize, request:
     };
     match take(consumers, signal, "http", payload).await {
         Ok(()) => taken(encoding),
-        Err(Failure::Malformed(error)) => {
-            failed(encoding, StatusCode::BAD_REQUEST, Code::InvalidArgument, format!("not OTLP: {error}"))
-        }
-        Err(Failure::NoPipeline(signal)) => {
-            failed(encoding, StatusCode::NOT_FOUND, Code::Unimplemented, format!("no pipeline carries {signal}"))
-        }
+        Err(Failure::Malformed(error)) => failed(
+            encoding,
+            StatusCode::BAD_REQUEST,
+            Code::InvalidArgument,
+            format!("not OTLP: {error}"),
+        ),
+        Err(Failure::NoPipeline(signal)) => failed(
+            encoding,
+            StatusCode::NOT_FOUND,
+            Code::Unimplemented,
+            format!("no pipeline carries {signal}"),
+        ),
         Err(Failure::Refused(refusal)) if refusal.retryable => {
-            let mut response =
-                failed(encoding, StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, refusal.reason.clone());
+            let mut response = failed(
+                encoding,
+                StatusCode::SERVICE_UNAVAILABLE,
+                Code::Unavailable,
+                refusal.reason.clone(),
+            );
             if let Some(after) = refusal.after {
                 let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
-                response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+                response
+                    .headers_mut()
+                    .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
             }
             response
         }
-        Err(Failure::Refused(refusal)) => {
-            failed(encoding, StatusCode::INTERNAL_SERVER_ERROR, Code::Internal, refusal.reason)
-        }
+        Err(Failure::Refused(refusal)) => failed(
+            encoding,
+            StatusCode::INTERNAL_SERVER_ERROR,
+            Code::Internal,
+            refusal.reason,
+        ),
     }
 }
 
@@ -165,21 +199,33 @@ async fn read(
     encoding: Encoding,
 ) -> Result<Bytes, (StatusCode, String)> {
     let (parts, body) = request.into_parts();
-    let body = Limited::new(body, max_body).collect().await.map_err(|error| match error.is::<http_body_util::LengthLimitError>() {
-        true => (StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {max_body} bytes")),
-        false => (StatusCode::BAD_REQUEST, format!("the body cannot be read: {error}")),
-    })?;
+    let body =
+        Limited::new(body, max_body)
+            .collect()
+            .await
+            .map_err(|error| match error.is::<http_body_util::LengthLimitError>() {
+                true => (
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    format!("the body is larger than {max_body} bytes"),
+                ),
+                false => (
+                    StatusCode::BAD_REQUEST,
+                    format!("the body cannot be read: {error}"),
+                ),
+            })?;
     let body = decompress(&parts.headers, body.to_bytes(), max_body)?;
     match encoding {
         Encoding::Protobuf => Ok(body),
-        Encoding::Json => {
-            json::to_protobuf(signal, &body).map_err(|error| (StatusCode::BAD_REQUEST, format!("not OTLP in JSON: {error}")))
-        }
+        Encoding::Json => json::to_protobuf(signal, &body)
+            .map_err(|error| (StatusCode::BAD_REQUEST, format!("not OTLP in JSON: {error}"))),
     }
 }
 
 fn decompress(headers: &HeaderMap, body: Bytes, max_body: usize) -> Result<Bytes, (StatusCode, String)> {
-    let name = headers.get(header::CONTENT_ENCODING).map_or(Ok(""), |value| value.to_str()).unwrap_or("?");
+    let name = headers
+        .get(header::CONTENT_ENCODING)
+        .map_or(Ok(""), |value| value.to_str())
+        .unwrap_or("?");
     let reader: Box<dyn Read + '_> = match name.trim().to_ascii_lowercase().as_str() {
         "" | "identity" => return Ok(body),
         "gzip" => Box::new(flate2::read::MultiGzDecoder::new(body.as_ref())),
@@ -187,19 +233,31 @@ fn decompress(headers: &HeaderMap, body: Bytes, max_body: usize) -> Result<Bytes
         "zstd" => Box::new(zstd::stream::read::Decoder::new(body.as_ref()).map_err(broken)?),
         other => {
             let known = "supported: gzip, zstd, deflate, zlib";
-            return Err((StatusCode::BAD_REQUEST, format!("unsupported Content-Encoding: {other}; {known}")));
+            return Err((
+                StatusCode::BAD_REQUEST,
+                format!("unsupported Content-Encoding: {other}; {known}"),
+            ));
         }
     };
     let mut out = Vec::new();
-    let read = reader.take(max_body as u64 + 1).read_to_end(&mut out).map_err(broken)?;
+    let read = reader
+        .take(max_body as u64 + 1)
+        .read_to_end(&mut out)
+        .map_err(broken)?;
     match read > max_body {
-        true => Err((StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {max_body} bytes"))),
+        true => Err((
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the body is larger than {max_body} bytes"),
+        )),
         false => Ok(out.into()),
     }
 }
 
 fn broken(error: std::io::Error) -> (StatusCode, String) {
-    (StatusCode::BAD_REQUEST, format!("the body cannot be decompressed: {error}"))
+    (
+        StatusCode::BAD_REQUEST,
+        format!("the body cannot be decompressed: {error}"),
+    )
 }
 
 fn taken(encoding: Encoding) -> Response {
@@ -212,10 +270,17 @@ fn taken(encoding: Encoding) -> Response {
 
 fn failed(encoding: Encoding, status: StatusCode, code: Code, message: String) -> Response {
     let body = match encoding {
-        Encoding::Protobuf => {
-            Body::from(RpcStatus { code: code as i32, message, details: Vec::new() }.encode_to_vec())
+        Encoding::Protobuf => Body::from(
+            RpcStatus {
+                code: code as i32,
+                message,
+                details: Vec::new(),
+            }
+            .encode_to_vec(),
+        ),
+        Encoding::Json => {
+            Body::from(serde_json::json!({"code": code as i32, "message": message}).to_string())
         }
-        Encoding::Json => Body::from(serde_json::json!({"code": code as i32, "message": message}).to_string()),
     };
     (status, [(header::CONTENT_TYPE, encoding.content_type())], body).into_response()
 }
@@ -234,7 +299,8 @@ mod tests {
 
     #[test]
     fn a_bomb_is_cut() {
-        let mut encoder = flate2::read::GzEncoder::new(std::io::repeat(0).take(1 << 20), flate2::Compression::best());
+        let mut encoder =
+            flate2::read::GzEncoder::new(std::io::repeat(0).take(1 << 20), flate2::Compression::best());
         let mut body = Vec::new();
         encoder.read_to_end(&mut body).unwrap();
         let mut headers = HeaderMap::new();

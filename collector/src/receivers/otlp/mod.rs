@@ -40,7 +40,11 @@ impl Receiver for OtlpReceiver {
             let mut running = Running::none();
             if let Some(grpc) = &self.config.grpc {
                 let server = Server::grpc(grpc, "localhost:4317", "protocols.grpc");
-                running.join(server.serve(grpc::router(&consumers, grpc.max_message()), cx).await?);
+                running.join(
+                    server
+                        .serve(grpc::router(&consumers, grpc.max_message()), cx)
+                        .await?,
+                );
             }
             if let Some(http) = &self.config.http {
                 let server = Server::http(&http.server, "localhost:4318", "protocols.http");
@@ -66,7 +70,9 @@ async fn take(
     transport: &'static str,
     payload: Bytes,
 ) -> Result<(), Failure> {
-    let consumer = consumers.of(signal, transport).ok_or(Failure::NoPipeline(signal))?;
+    let consumer = consumers
+        .of(signal, transport)
+        .ok_or(Failure::NoPipeline(signal))?;
     let batch = Batch::scan(signal, payload).map_err(Failure::Malformed)?;
     if batch.items == 0 {
         return Ok(());
