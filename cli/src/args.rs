@@ -20,7 +20,13 @@ pub(crate) struct Cli {
     #[arg(long, global = true, value_name = "LEVEL", help_heading = "Logs")]
     pub(crate) log_level: Option<String>,
     /// How log lines look
-    #[arg(long, global = true, value_enum, default_value = "text", help_heading = "Logs")]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value = "text",
+        help_heading = "Logs"
+    )]
     pub(crate) log_format: LogFormat,
 }
 
@@ -45,24 +51,36 @@ pub(crate) enum Output {
 
 /// The commands.
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one for each run of the program")]
 pub(crate) enum Command {
     /// Run two sites on this machine and carry spans from one to the other
-    #[command(after_help = "Examples:\n  karez demo                 stays until Ctrl-C, so that you can look around\n  karez demo --exit          ends with status 0 when every span arrived\n  karez demo --state ./demo  keeps the sites' state\n")]
+    #[command(
+        after_help = "Examples:\n  karez demo                 stays until Ctrl-C, so that you can look around\n  karez demo --exit          ends with status 0 when every span arrived\n  karez demo --state ./demo  keeps the sites' state\n"
+    )]
     Demo(DemoArgs),
     /// Run a site on this machine
     #[command(subcommand)]
     Site(SiteCommand),
     /// Run a router from its document
-    #[command(after_help = "Examples:\n  karez router --config router.yaml\n  karez router --config kube:default/skupper-internal\n")]
+    #[command(
+        after_help = "Examples:\n  karez router --config router.yaml\n  karez router --config kube:default/skupper-internal\n"
+    )]
     Router(RouterArgs),
     /// Run a collector, or check its configuration
-    #[command(args_conflicts_with_subcommands = true, after_help = "Examples:\n  karez collector --config collector.yaml\n  karez collector --config a.yaml --config b.yaml --set processors.batch.timeout=2s\n  karez collector validate --config collector.yaml\n")]
+    #[command(
+        args_conflicts_with_subcommands = true,
+        after_help = "Examples:\n  karez collector --config collector.yaml\n  karez collector --config a.yaml --config b.yaml --set processors.batch.timeout=2s\n  karez collector validate --config collector.yaml\n"
+    )]
     Collector(CollectorArgs),
     /// Turn what users declare into objects that run
-    #[command(after_help = "Examples:\n  karez site-controller --kubeconfig ~/.kube/config\n  WATCH_NAMESPACE=west karez site-controller\n  karez site-controller --print-crds | kubectl apply -f -\n")]
+    #[command(
+        after_help = "Examples:\n  karez site-controller --kubeconfig ~/.kube/config\n  WATCH_NAMESPACE=west karez site-controller\n  karez site-controller --print-crds | kubectl apply -f -\n"
+    )]
     SiteController(SiteControllerArgs),
     /// Keep a site's addresses and its view of the network; configured by environment
-    #[command(after_help = "Environment: SKUPPER_NAMESPACE, SKUPPER_SITE_NAME, SKUPPER_SITE_ID, SKUPPER_ROUTER_MODE, OWNER_NAME, OWNER_UID\n\nExample:\n  SKUPPER_NAMESPACE=west SKUPPER_SITE_ID=… karez service-controller\n")]
+    #[command(
+        after_help = "Environment: SKUPPER_NAMESPACE, SKUPPER_SITE_NAME, SKUPPER_SITE_ID, SKUPPER_ROUTER_MODE, OWNER_NAME, OWNER_UID\n\nExample:\n  SKUPPER_NAMESPACE=west SKUPPER_SITE_ID=… karez service-controller\n"
+    )]
     ServiceController(ServiceControllerArgs),
     /// Make and look at connection tokens
     #[command(subcommand)]
@@ -71,10 +89,14 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Link(LinkCommand),
     /// Offer a workload or a Service to all linked sites
-    #[command(after_help = "Examples:\n  karez expose service/otel-collector-app-collector --address otel-liked-collector\n  karez expose deployment/backend --port 8080\n")]
+    #[command(
+        after_help = "Examples:\n  karez expose service/otel-collector-app-collector --address otel-liked-collector\n  karez expose deployment/backend --port 8080\n"
+    )]
     Expose(ExposeArgs),
     /// Take an exposed workload or Service back
-    #[command(after_help = "Examples:\n  karez unexpose service/otel-collector-app-collector --address otel-liked-collector\n  karez unexpose deployment/backend\n")]
+    #[command(
+        after_help = "Examples:\n  karez unexpose service/otel-collector-app-collector --address otel-liked-collector\n  karez unexpose deployment/backend\n"
+    )]
     Unexpose(UnexposeArgs),
     /// Look at exposed addresses
     #[command(subcommand)]
@@ -129,7 +151,9 @@ pub(crate) struct DemoArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum SiteCommand {
     /// Run a site from a directory of manifests, and follow the directory
-    #[command(after_help = "Examples:\n  karez site run ./public-cloud\n  karez site run ./edge --name edge --state ./edge-state\n  karez site run ./public-cloud --host 192.0.2.10    accept links from other machines\n")]
+    #[command(
+        after_help = "Examples:\n  karez site run ./public-cloud\n  karez site run ./edge --name edge --state ./edge-state\n  karez site run ./public-cloud --host 192.0.2.10    accept links from other machines\n"
+    )]
     Run(SiteRunArgs),
 }
 
@@ -213,6 +237,20 @@ pub(crate) struct SiteControllerArgs {
     /// Print the CustomResourceDefinitions as YAML and leave
     #[arg(long)]
     pub(crate) print_crds: bool,
+    /// Leave out the Service port 55681 that older OTLP exporters use
+    #[arg(long)]
+    pub(crate) no_legacy_otlp_port: bool,
+    /// Serve the sidecar webhook here, such as 0.0.0.0:9443
+    #[arg(long, env = "KAREZ_WEBHOOK_LISTEN", value_name = "HOST:PORT")]
+    pub(crate) webhook_listen: Option<String>,
+    /// Service by which the API server reaches the webhook
+    #[arg(
+        long,
+        env = "KAREZ_WEBHOOK_SERVICE",
+        value_name = "NAME",
+        default_value = "karez-webhook"
+    )]
+    pub(crate) webhook_service: String,
     /// Watch this namespace only (default: all)
     #[arg(long, env = "WATCH_NAMESPACE", value_name = "NAME")]
     pub(crate) watch_namespace: Option<String>,
@@ -231,10 +269,15 @@ pub(crate) struct ServiceControllerArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum TokenCommand {
     /// Make a token that lets another site link to this one
-    #[command(after_help = "Examples:\n  karez token create edge.yaml\n  karez token create edge.yaml --name shop-7 --site public\n")]
+    #[command(
+        after_help = "Examples:\n  karez token create edge.yaml\n  karez token create edge.yaml --name shop-7 --site public\n"
+    )]
     Create(TokenCreateArgs),
     /// Say what a token holds and whether it is still good
-    #[command(visible_alias = "status", after_help = "Examples:\n  karez token inspect edge.yaml\n  karez token inspect edge.yaml --site public    also asks the issuer\n")]
+    #[command(
+        visible_alias = "status",
+        after_help = "Examples:\n  karez token inspect edge.yaml\n  karez token inspect edge.yaml --site public    also asks the issuer\n"
+    )]
     Inspect(TokenInspectArgs),
 }
 
@@ -281,7 +324,9 @@ pub(crate) struct TokenInspectArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum LinkCommand {
     /// Say how the links of this site are
-    #[command(after_help = "Examples:\n  karez link status\n  karez link status edge-link --site edge\n  karez link status -o json\n")]
+    #[command(
+        after_help = "Examples:\n  karez link status\n  karez link status edge-link --site edge\n  karez link status -o json\n"
+    )]
     Status(LinkStatusArgs),
 }
 
@@ -336,7 +381,9 @@ pub(crate) struct UnexposeArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ServiceCommand {
     /// List the addresses that this site knows
-    #[command(after_help = "Examples:\n  karez service status\n  karez service status --show-labels --site public\n")]
+    #[command(
+        after_help = "Examples:\n  karez service status\n  karez service status --show-labels --site public\n"
+    )]
     Status(ServiceStatusArgs),
 }
 
@@ -375,7 +422,9 @@ pub(crate) struct StatusArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum TelemetrygenCommand {
     /// Send traces of two spans each
-    #[command(after_help = "Examples:\n  karez telemetrygen traces --otlp-insecure --otlp-endpoint 127.0.0.1:4317 --traces 10\n  karez telemetrygen traces -otlp-insecure -otlp-endpoint 127.0.0.1:4317 -traces 10\n  karez telemetrygen traces --jaeger-endpoint 127.0.0.1:6831 --traces 10\n")]
+    #[command(
+        after_help = "Examples:\n  karez telemetrygen traces --otlp-insecure --otlp-endpoint 127.0.0.1:4317 --traces 10\n  karez telemetrygen traces -otlp-insecure -otlp-endpoint 127.0.0.1:4317 -traces 10\n  karez telemetrygen traces --jaeger-endpoint 127.0.0.1:6831 --traces 10\n"
+    )]
     Traces(TracesArgs),
 }
 
@@ -394,16 +443,95 @@ pub(crate) struct TracesArgs {
     /// Send Jaeger compact Thrift by UDP to this address instead
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) jaeger_endpoint: Option<String>,
+    /// Trust these authorities instead of the system's (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_cert: Option<PathBuf>,
     /// Headers to send, KEY=VALUE
-    #[arg(long, value_name = "KEY=VALUE")]
-    pub(crate) otlp_header: Vec<String>,
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub(crate) otlp_header: Vec<(String, String)>,
+    /// Attributes of the resource, KEY=VALUE
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub(crate) otlp_attributes: Vec<(String, String)>,
+    /// Path of OTLP requests by HTTP
+    #[arg(long, value_name = "PATH", default_value = "/v1/traces")]
+    pub(crate) otlp_http_url_path: String,
     /// How many traces
     #[arg(long, default_value_t = 1)]
-    pub(crate) traces: u64,
-    /// Spans below each trace's root
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    pub(crate) child_spans: u64,
+    pub(crate) traces: usize,
+    /// Send for so many seconds instead of a number of traces
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) duration: Option<u64>,
+    /// Traces a second; 0 is as many as go
+    #[arg(long, default_value_t = 0.0)]
+    pub(crate) rate: f64,
     /// Name of the service that the spans are of
     #[arg(long, visible_alias = "service-name", default_value = "telemetrygen")]
     pub(crate) service: String,
+}
+
+/// `KEY=VALUE`, the value also in quotes, as telemetrygen takes it.
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("write KEY=VALUE")?;
+    let value = value
+        .strip_prefix('"')
+        .and_then(|value| value.strip_suffix('"'))
+        .unwrap_or(value);
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parses(line: &str) -> bool {
+        Cli::try_parse_from(line.split(' ')).is_ok()
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn lines_that_others_write_are_understood() {
+        for line in [
+            "karez expose service/otel-collector-app-collector --address otel-liked-collector",
+            "karez expose deployment backend --port 8080",
+            "karez network status -o json --site edge",
+            "karez collector --config a.yaml --config b.yaml --set processors.batch.timeout=2s",
+            "karez collector --config=x --metrics-addr=:8889",
+            "karez collector validate --config=x",
+            "karez token create f.yaml --token-type claim",
+            "karez token inspect f.yaml -o json",
+            "karez telemetrygen traces --otlp-insecure --otlp-endpoint h:1 --traces 10",
+            "karez link status",
+            "karez status -n west --kubeconfig k",
+            "karez site run d --state s --name n --host 127.0.0.1",
+            "karez completion zsh",
+            "karez demo --exit",
+        ] {
+            assert!(parses(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn every_command_has_examples() {
+        fn leaves(command: &clap::Command, path: &str, bare: &mut Vec<String>) {
+            let path = format!("{path} {}", command.get_name());
+            let below: Vec<_> = command
+                .get_subcommands()
+                .filter(|sub| sub.get_name() != "help")
+                .collect();
+            if below.is_empty() && command.get_after_help().is_none() {
+                bare.push(path.clone());
+            }
+            for sub in below {
+                leaves(sub, &path, bare);
+            }
+        }
+        let mut bare = Vec::new();
+        leaves(&Cli::command(), "", &mut bare);
+        assert!(bare.is_empty(), "no examples: {bare:?}");
+    }
 }

@@ -21,12 +21,11 @@ use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
 use karez_identity::{CertificateFacts, TlsError, TlsMaterial};
 use karez_kubernetes::{FIELD_MANAGER_SITE, OpenTelemetryCollector, VERSION};
 use karez_lifecycle::Shutdown;
-use karez_net::{BindError, Net};
 use kube::api::ListParams;
 use kube::{Api, Client};
 use rustls::ServerConfig;
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use crate::apply::{Applier, ApplyError};
@@ -48,11 +47,13 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum WebhookError {
     /// The address cannot be bound.
-    #[error("{source}; or choose another with --webhook-listen")]
+    #[error("cannot listen on {listen}: {source}; free it or choose another with --webhook-listen")]
     Bind {
-        /// Why, and who may hold it.
+        /// The address.
+        listen: String,
+        /// Why.
         #[source]
-        source: Box<BindError>,
+        source: std::io::Error,
     },
     /// Its Secrets or its configuration cannot be written or read.
     #[error("{0}")]
@@ -84,17 +85,16 @@ impl From<OrderError> for WebhookError {
 pub(crate) async fn serve(
     client: Client,
     options: WebhookOptions,
-    net: &Net,
     shutdown: Shutdown,
 ) -> Result<(), WebhookError> {
     let secret = certificate(&client, &options).await?;
     let acceptor = TlsAcceptor::from(Arc::new(server_config(&secret)?));
     register(&client, &options, &secret).await?;
-    let mut listener = net
-        .listen_tcp(&options.listen)
+    let listener = TcpListener::bind(&options.listen)
         .await
         .map_err(|source| WebhookError::Bind {
-            source: Box::new(source),
+            listen: options.listen.clone(),
+            source,
         })?;
     tracing::info!(listen = options.listen, "serving the sidecar webhook");
     let app = Router::new()

@@ -76,7 +76,7 @@ fn sends(container: &Node, index: usize) -> Option<(karez_document::Place, Strin
     let key = format!("spec.template.spec.containers[{index}]");
     for list in ["args", "command"] {
         let items = container.get(list).map_or(&[][..], Node::items);
-        let names_port = |item: &&Node| item.as_str().is_some_and(|text| ends_with_port(text));
+        let names_port = |item: &&Node| item.as_str().is_some_and(ends_with_port);
         if let Some(item) = items.iter().find(names_port) {
             return local(items.iter().filter_map(Node::as_str))
                 .then(|| (item.place(), format!("{key}.{list}")));

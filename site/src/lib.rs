@@ -10,10 +10,16 @@
 
 pub mod access;
 pub mod apply;
+pub mod console;
+pub mod demo;
 pub mod diagnose;
 pub mod expose;
+mod http;
+mod inject;
 pub mod loader;
 pub mod manifest;
 pub mod records;
+pub mod report;
+pub mod run;
 pub mod status;
 pub mod token;

@@ -1,6 +1,3 @@
 //! Exporters: `Batch` → `Outcome`.
 
-pub mod debug;
 pub mod jaeger_storage;
-pub mod otlp;
-pub mod otlp_http;

@@ -1,4 +1,3 @@
 //! Receivers: what brings telemetry in.
 
 pub mod jaeger;
-pub mod otlp;

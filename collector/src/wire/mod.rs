@@ -3,7 +3,5 @@
 pub mod field;
 mod scan;
 mod schema;
-mod split;
 
 pub use scan::{Malformed, scan};
-pub use split::split;

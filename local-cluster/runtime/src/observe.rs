@@ -11,7 +11,6 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
 use karez_lifecycle::Shutdown;
 
@@ -64,19 +63,12 @@ impl Changes {
 
 impl Objects {
     /// Starts to follow the API; returns when every store holds what was there.
-    ///
-    /// The tasks end with the shutdown; whoever waits for them knows that nothing holds the client any more.
-    pub(crate) async fn follow(
-        client: &Client,
-        controllers: bool,
-        shutdown: &Shutdown,
-    ) -> (Self, JoinSet<()>) {
+    pub(crate) async fn follow(client: &Client, controllers: bool, shutdown: &Shutdown) -> Self {
         let signal = Signal::new();
-        let mut start = Follow {
+        let start = Follow {
             client,
             signal: &signal,
             shutdown,
-            tasks: JoinSet::new(),
         };
         let objects = Self {
             deployments: start.kind_if(controllers),
@@ -91,9 +83,8 @@ impl Objects {
             secrets: start.kind_if(true),
             signal: signal.clone(),
         };
-        let tasks = start.tasks;
         objects.wait(controllers, shutdown).await;
-        (objects, tasks)
+        objects
     }
 
     /// A listener to every change.
@@ -142,12 +133,11 @@ struct Follow<'a> {
     client: &'a Client,
     signal: &'a Signal,
     shutdown: &'a Shutdown,
-    tasks: JoinSet<()>,
 }
 
 impl Follow<'_> {
     /// A store of all objects of one kind; an empty one where they are not wanted.
-    fn kind_if<K>(&mut self, wanted: bool) -> Store<K>
+    fn kind_if<K>(&self, wanted: bool) -> Store<K>
     where
         K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
     {
@@ -159,7 +149,7 @@ impl Follow<'_> {
         let mut events = watcher(Api::<K>::all(self.client.clone()), watcher::Config::default())
             .default_backoff()
             .boxed();
-        self.tasks.spawn(async move {
+        tokio::spawn(async move {
             loop {
                 let event = tokio::select! {
                     event = events.next() => event,
