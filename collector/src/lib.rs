@@ -23,12 +23,22 @@
 //! addresses of [`karez_net`] are then as configured.
 
 pub mod batch;
+pub mod client;
 pub mod component;
 pub mod exporters;
 pub mod extensions;
 pub mod jaeger;
+pub mod json;
 pub mod metrics;
+pub mod processors;
 pub mod receivers;
+pub mod registry;
+pub mod rpc;
+pub mod server;
+mod service;
 pub mod telemetrygen;
 pub mod thrift;
+mod tls;
 pub mod wire;
+
+pub use service::{CollectorOptions, RunError, Service, run, validate};

@@ -18,14 +18,16 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         .collect()
 }
 
-/// The same as YAML documents, for `kubectl apply -f -`. JSON is YAML, so no writer of YAML is needed here.
+/// The same as YAML documents, for `kubectl apply -f -`; `deploy/kubernetes/10-crds.yaml` is this text.
 #[must_use]
 pub fn crds_yaml() -> String {
     crds()
         .iter()
         .map(|crd| {
-            let text = serde_json::to_string_pretty(crd).expect("definitions have only string keys");
-            format!("---\n{text}\n")
+            let value = serde_json::to_value(crd).expect("definitions have only string keys");
+            let text =
+                serde_saphyr::to_string(&value).expect("JSON values are plain scalars, lists and maps");
+            format!("---\n{}\n", text.trim_end())
         })
         .collect()
 }
@@ -149,5 +151,21 @@ mod tests {
         let versions = collector["spec"]["versions"].as_array().unwrap();
         assert_eq!(versions.iter().filter(|v| v["storage"] == true).count(), 1);
         assert_eq!(serde_json::to_value(&crds[1]).unwrap(), super::jaeger());
+    }
+
+    #[test]
+    fn the_deployed_file_is_what_the_types_say() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/kubernetes/10-crds.yaml");
+        let text = std::fs::read_to_string(path).unwrap();
+        assert!(
+            text == crds_yaml(),
+            "{path} is out of date: karez site-controller --print-crds > deploy/kubernetes/10-crds.yaml"
+        );
+        let read: Vec<Value> = text
+            .split("---\n")
+            .filter(|part| !part.is_empty())
+            .map(|part| serde_saphyr::from_str(part).unwrap())
+            .collect();
+        assert_eq!(read, [super::collector(), super::jaeger()]);
     }
 }

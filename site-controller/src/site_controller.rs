@@ -9,6 +9,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use karez_kubernetes::{FIELD_MANAGER_SITE, Jaeger, OpenTelemetryCollector, labels};
 use karez_lifecycle::Shutdown;
+use karez_net::Net;
 use kube::core::ApiResource;
 use kube::{Client, ResourceExt};
 use serde_json::Value;
@@ -53,7 +54,7 @@ pub async fn run_site_controller(
     let mut controller = Controller::start(client.clone(), &options);
     let served = async {
         match options.webhook.clone() {
-            Some(webhook) => webhook::serve(client, webhook, shutdown.clone()).await,
+            Some(webhook) => webhook::serve(client, webhook, &Net::from_env(), shutdown.clone()).await,
             None => std::future::pending().await,
         }
     };

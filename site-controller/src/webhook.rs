@@ -21,11 +21,12 @@ use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
 use karez_identity::{CertificateFacts, TlsError, TlsMaterial};
 use karez_kubernetes::{FIELD_MANAGER_SITE, OpenTelemetryCollector, VERSION};
 use karez_lifecycle::Shutdown;
+use karez_net::{BindError, Net};
 use kube::api::ListParams;
 use kube::{Api, Client};
 use rustls::ServerConfig;
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use crate::apply::{Applier, ApplyError};
@@ -47,13 +48,11 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum WebhookError {
     /// The address cannot be bound.
-    #[error("cannot listen on {listen}: {source}; free it or choose another with --webhook-listen")]
+    #[error("{source}; or choose another with --webhook-listen")]
     Bind {
-        /// The address.
-        listen: String,
-        /// Why.
+        /// Why, and who may hold it.
         #[source]
-        source: std::io::Error,
+        source: Box<BindError>,
     },
     /// Its Secrets or its configuration cannot be written or read.
     #[error("{0}")]
@@ -85,16 +84,17 @@ impl From<OrderError> for WebhookError {
 pub(crate) async fn serve(
     client: Client,
     options: WebhookOptions,
+    net: &Net,
     shutdown: Shutdown,
 ) -> Result<(), WebhookError> {
     let secret = certificate(&client, &options).await?;
     let acceptor = TlsAcceptor::from(Arc::new(server_config(&secret)?));
     register(&client, &options, &secret).await?;
-    let listener = TcpListener::bind(&options.listen)
+    let mut listener = net
+        .listen_tcp(&options.listen)
         .await
         .map_err(|source| WebhookError::Bind {
-            listen: options.listen.clone(),
-            source,
+            source: Box::new(source),
         })?;
     tracing::info!(listen = options.listen, "serving the sidecar webhook");
     let app = Router::new()

@@ -1,5 +1,7 @@
 //! Both controllers against the local cluster's API, in one process: what a user declares, and what becomes of it.
 
+#![expect(clippy::unwrap_used, reason = "a failed step of a test is its failure")]
+
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};

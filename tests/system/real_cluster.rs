@@ -71,6 +71,7 @@ impl Controller {
             .arg("site-controller")
             .env("KUBECONFIG", kubeconfig)
             .env("KAREZ_POD_ADDRESS", CONTROLLER)
+            .env("KAREZ_WEBHOOK_LISTEN", format!("0.0.0.0:{WEBHOOK}"))
             .env("POD_NAMESPACE", &namespace)
             .env("NAMESPACE", &namespace)
             .stdout(Stdio::null())

@@ -1,3 +1,6 @@
 //! Exporters: `Batch` → `Outcome`.
 
+pub mod debug;
 pub mod jaeger_storage;
+pub mod otlp;
+pub mod otlp_http;

@@ -1,3 +1,4 @@
 //! Receivers: what brings telemetry in.
 
 pub mod jaeger;
+pub mod otlp;

@@ -3,5 +3,7 @@
 pub mod field;
 mod scan;
 mod schema;
+mod split;
 
 pub use scan::{Malformed, scan};
+pub use split::split;

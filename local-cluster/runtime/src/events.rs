@@ -3,8 +3,10 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kube::api::PostParams;
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
+
+use crate::controllers::hash_of;
 
 /// A longer message is cut, as the API refuses it.
 const MAX_MESSAGE: usize = 1024;
@@ -29,10 +31,24 @@ pub(crate) fn record(
     let event = event(pod, node, severity, reason, message, Timestamp::now());
     let events: Api<Event> = Api::namespaced(client.clone(), &namespace);
     tokio::spawn(async move {
-        if let Err(error) = events.create(&PostParams::default(), &event).await {
+        if let Err(error) = write(&events, &event).await {
             tracing::debug!(%error, "an Event cannot be written");
         }
     });
+}
+
+/// The same again is counted, not written again: a container that fails for days has a handful of Events.
+async fn write(events: &Api<Event>, event: &Event) -> kube::Result<()> {
+    let name = event.name_any();
+    let Some(known) = events.get_opt(&name).await? else {
+        return events.create(&PostParams::default(), event).await.map(drop);
+    };
+    let count = known.count.unwrap_or(1).saturating_add(1);
+    let again = serde_json::json!({"count": count, "lastTimestamp": event.last_timestamp});
+    events
+        .patch(&name, &PatchParams::default(), &Patch::Merge(again))
+        .await
+        .map(drop)
 }
 
 fn event(
@@ -49,10 +65,11 @@ fn event(
         end -= 1;
     }
     message.truncate(end);
+    let what = hash_of(&(pod.uid(), format!("{severity:?}"), reason, &message));
     Event {
         metadata: ObjectMeta {
             namespace: namespace.clone(),
-            generate_name: Some(format!("{}.", pod.name_any())),
+            name: Some(format!("{}.{what}", pod.name_any())),
             ..ObjectMeta::default()
         },
         involved_object: ObjectReference {

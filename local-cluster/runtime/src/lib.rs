@@ -84,7 +84,8 @@ pub enum RunError {
 /// statuses, and tried again.
 pub async fn run(options: RuntimeOptions, shutdown: Shutdown) -> Result<(), RunError> {
     let state = usable_state(&options)?;
-    let objects = observe::Objects::follow(&options.client, options.controllers, &shutdown).await;
+    let (objects, followers) =
+        observe::Objects::follow(&options.client, options.controllers, &shutdown).await;
     if shutdown.is_triggered() {
         return Ok(());
     }
@@ -130,6 +131,7 @@ pub async fn run(options: RuntimeOptions, shutdown: Shutdown) -> Result<(), RunE
         pods::manage(host, shutdown.clone()),
         controllers,
     );
+    followers.join_all().await;
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use karez_lifecycle::Shutdown;
 
@@ -63,12 +64,19 @@ impl Changes {
 
 impl Objects {
     /// Starts to follow the API; returns when every store holds what was there.
-    pub(crate) async fn follow(client: &Client, controllers: bool, shutdown: &Shutdown) -> Self {
+    ///
+    /// The tasks end with the shutdown; whoever waits for them knows that nothing holds the client any more.
+    pub(crate) async fn follow(
+        client: &Client,
+        controllers: bool,
+        shutdown: &Shutdown,
+    ) -> (Self, JoinSet<()>) {
         let signal = Signal::new();
-        let start = Follow {
+        let mut start = Follow {
             client,
             signal: &signal,
             shutdown,
+            tasks: JoinSet::new(),
         };
         let objects = Self {
             deployments: start.kind_if(controllers),
@@ -83,8 +91,9 @@ impl Objects {
             secrets: start.kind_if(true),
             signal: signal.clone(),
         };
+        let tasks = start.tasks;
         objects.wait(controllers, shutdown).await;
-        objects
+        (objects, tasks)
     }
 
     /// A listener to every change.
@@ -133,11 +142,12 @@ struct Follow<'a> {
     client: &'a Client,
     signal: &'a Signal,
     shutdown: &'a Shutdown,
+    tasks: JoinSet<()>,
 }
 
 impl Follow<'_> {
     /// A store of all objects of one kind; an empty one where they are not wanted.
-    fn kind_if<K>(&self, wanted: bool) -> Store<K>
+    fn kind_if<K>(&mut self, wanted: bool) -> Store<K>
     where
         K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
     {
@@ -149,7 +159,7 @@ impl Follow<'_> {
         let mut events = watcher(Api::<K>::all(self.client.clone()), watcher::Config::default())
             .default_backoff()
             .boxed();
-        tokio::spawn(async move {
+        self.tasks.spawn(async move {
             loop {
                 let event = tokio::select! {
                     event = events.next() => event,

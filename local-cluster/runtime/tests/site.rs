@@ -1,4 +1,5 @@
 //! The runtime over the local cluster's API: manifests in, processes and answers out.
+#![allow(clippy::unwrap_used, reason = "in a test the panic is the message")]
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -386,5 +387,58 @@ async fn what_fails_is_told() {
         })
     })
     .await;
+    site.stop().await;
+}
+
+const PARENT: &str = "KAREZ_TEST_PARENT";
+
+/// Not a test of its own: the process that the next one starts and kills.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parent_that_is_killed() {
+    let Some(state) = std::env::var_os(PARENT).map(PathBuf::from) else {
+        return;
+    };
+    let site = Site::start(&state);
+    site.create::<ConfigMap>(greeting("hello")).await;
+    site.create::<Deployment>(greeter(1, "x")).await;
+    std::future::pending::<()>().await;
+}
+
+/// The process of the only Pod, from the state folder.
+fn process_in(state: &Path) -> Option<u32> {
+    let folder = std::fs::read_dir(state.join("objects/core/pods/default")).ok()?;
+    let text = std::fs::read_to_string(folder.flatten().next()?.path()).ok()?;
+    let (_, after) = text.split_once("process://")?;
+    let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_with_its_children_gone_and_started_again() {
+    let state = tempfile::tempdir().unwrap();
+    let mut parent = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "parent_that_is_killed"])
+        .env(PARENT, state.path())
+        .spawn()
+        .unwrap();
+    let path = state.path();
+    let id = until("a child runs", || async { process_in(path) }, Option::is_some)
+        .await
+        .unwrap();
+    assert!(is_running(id));
+    parent.kill().unwrap();
+    parent.wait().unwrap();
+    until(
+        "the child ends by itself",
+        || async { is_running(id) },
+        |running| !running,
+    )
+    .await;
+    let site = Site::start(path);
+    rolled_out(&site, 1).await;
+    let pods = site.pods().await;
+    assert_eq!(pods.len(), 1);
+    let status = pods[0].status.clone().unwrap().container_statuses.unwrap();
+    assert!(status[0].restart_count > 0 && process_of(&pods[0]) != Some(id));
     site.stop().await;
 }

@@ -154,11 +154,10 @@ fn console_users(config: &SiteConfig, snapshot: &SiteSnapshot, owner: &OwnerRefe
             data: Some([(user.to_owned(), password)].into()),
             ..Secret::default()
         }));
-    } else if snapshot
-        .secrets
-        .get(names::CONSOLE_USERS)
-        .is_none_or(|secret| bytes(secret, user).is_none())
-    {
+    } else if snapshot.secrets.get(names::CONSOLE_USERS).is_none_or(|secret| {
+        let mut owners = secret.metadata.owner_references.iter().flatten();
+        bytes(secret, user).is_none() || !owners.any(|one| one.uid == owner.uid)
+    }) {
         plan.certificates.push(CertificateOrder {
             secret: names::CONSOLE_USERS.to_owned(),
             namespace: config.namespace.clone(),

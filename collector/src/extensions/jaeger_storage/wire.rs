@@ -10,7 +10,10 @@ pub(super) fn spans<'a>(
 ) -> Result<(), Malformed> {
     for resource_spans in messages(batch, 1) {
         let resource_spans = resource_spans?;
-        let resource = messages(resource_spans, 1).next().transpose()?.unwrap_or_default();
+        let resource = messages(resource_spans, 1)
+            .next()
+            .transpose()?
+            .unwrap_or_default();
         for scope_spans in messages(resource_spans, 2) {
             let scope_spans = scope_spans?;
             let scope = messages(scope_spans, 1).next().transpose()?.unwrap_or_default();
@@ -26,7 +29,9 @@ pub(super) fn spans<'a>(
 fn messages(message: &[u8], wanted: u32) -> impl Iterator<Item = Result<&[u8], Malformed>> {
     fields(message).filter_map(move |field| match field {
         Err(malformed) => Some(Err(malformed)),
-        Ok(field) => (field.number == wanted && field.wire_type == WireType::Delimited).then_some(Ok(field.value)),
+        Ok(field) => {
+            (field.number == wanted && field.wire_type == WireType::Delimited).then_some(Ok(field.value))
+        }
     })
 }
 

@@ -24,6 +24,8 @@ use kube::{Resource, ResourceExt};
 
 use action::Action;
 
+pub(crate) use object::hash_of;
+
 /// Everything that the controllers look at.
 #[derive(Debug, Default)]
 pub(crate) struct World {

@@ -1,0 +1,180 @@
+//! A list of attributes, read in place and written with its changes.
+
+use std::borrow::Cow;
+
+use opentelemetry_proto::tonic::common::v1::any_value::Value as Variant;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue, KeyValueList};
+use prost::Message;
+
+use crate::wire::field::{Field, fields, put_delimited};
+
+/// The attributes of a message, which hold field `number`.
+pub(super) struct Attributes<'a> {
+    number: u32,
+    entries: Vec<Entry<'a>>,
+    changed: bool,
+}
+
+struct Entry<'a> {
+    key: Cow<'a, str>,
+    value: Value<'a>,
+    /// As it was read, while it is unchanged.
+    whole: Option<&'a [u8]>,
+}
+
+enum Value<'a> {
+    /// The encoding of an `AnyValue`; several when the field stood several times, which means their concatenation.
+    Encoded(Vec<&'a [u8]>),
+    Written(AnyValue),
+}
+
+impl<'a> Attributes<'a> {
+    /// Reads a message's attributes.
+    pub(super) fn read(message: &'a [u8], number: u32) -> Self {
+        let own = fields(message).flatten().filter(|field| field.number == number);
+        Attributes {
+            number,
+            entries: own.map(Entry::read).collect(),
+            changed: false,
+        }
+    }
+
+    fn position(&self, key: &str) -> Option<usize> {
+        self.entries.iter().position(|entry| entry.key == key)
+    }
+
+    /// The keys, in order.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().map(|entry| entry.key.as_ref())
+    }
+
+    /// Whether there is such an attribute.
+    pub(super) fn contains(&self, key: &str) -> bool {
+        self.position(key).is_some()
+    }
+
+    /// The value of an attribute.
+    pub(super) fn get(&self, key: &str) -> Option<AnyValue> {
+        let entry = &self.entries[self.position(key)?];
+        Some(match &entry.value {
+            Value::Written(value) => value.clone(),
+            Value::Encoded(parts) => AnyValue::decode(parts.concat().as_slice()).unwrap_or_default(),
+        })
+    }
+
+    /// Sets an attribute, which is added at the end if it is not there.
+    pub(super) fn set(&mut self, key: &str, value: AnyValue) {
+        self.changed = true;
+        match self.position(key) {
+            Some(index) => {
+                let entry = &mut self.entries[index];
+                (entry.value, entry.whole) = (Value::Written(value), None);
+            }
+            None => {
+                let key = Cow::Owned(key.to_owned());
+                self.entries.push(Entry {
+                    key,
+                    value: Value::Written(value),
+                    whole: None,
+                });
+            }
+        }
+    }
+
+    /// Removes every attribute that is to go.
+    pub(super) fn remove(&mut self, goes: impl Fn(&str) -> bool) {
+        let before = self.entries.len();
+        self.entries.retain(|entry| !goes(&entry.key));
+        self.changed |= self.entries.len() != before;
+    }
+
+    /// The message with these attributes; `None` if nothing has changed.
+    pub(super) fn write(&self, message: &[u8]) -> Option<Vec<u8>> {
+        if !self.changed {
+            return None;
+        }
+        let mut out = Vec::with_capacity(message.len() + 64);
+        let mut written = false;
+        for field in fields(message).flatten() {
+            if field.number != self.number {
+                out.extend_from_slice(field.whole);
+            } else if !std::mem::replace(&mut written, true) {
+                self.write_entries(&mut out);
+            }
+        }
+        if !written {
+            self.write_entries(&mut out);
+        }
+        Some(out)
+    }
+
+    fn write_entries(&self, out: &mut Vec<u8>) {
+        for entry in &self.entries {
+            match (entry.whole, &entry.value) {
+                (Some(whole), _) => out.extend_from_slice(whole),
+                (None, Value::Written(value)) => {
+                    let pair = KeyValue {
+                        key: entry.key.clone().into_owned(),
+                        value: Some(value.clone()),
+                        ..KeyValue::default()
+                    };
+                    put_delimited(out, self.number, &pair.encode_to_vec());
+                }
+                // An entry without its own bytes has been written to.
+                (None, Value::Encoded(_)) => {}
+            }
+        }
+    }
+}
+
+impl<'a> Entry<'a> {
+    fn read(field: Field<'a>) -> Self {
+        let (mut key, mut value) = ("", Vec::new());
+        for part in fields(field.value).flatten() {
+            match part.number {
+                1 => key = std::str::from_utf8(part.value).unwrap_or(""),
+                2 => value.push(part.value),
+                _ => {}
+            }
+        }
+        Entry {
+            key: Cow::Borrowed(key),
+            value: Value::Encoded(value),
+            whole: Some(field.whole),
+        }
+    }
+}
+
+/// A value of the document as an attribute's.
+pub(super) fn value_of(json: &serde_json::Value) -> AnyValue {
+    let variant = match json {
+        serde_json::Value::Null => None,
+        serde_json::Value::Bool(value) => Some(Variant::BoolValue(*value)),
+        serde_json::Value::Number(number) => Some(match (number.as_i64(), number.as_f64()) {
+            (Some(value), _) => Variant::IntValue(value),
+            (None, value) => Variant::DoubleValue(value.unwrap_or_default()),
+        }),
+        serde_json::Value::String(text) => Some(Variant::StringValue(text.clone())),
+        serde_json::Value::Array(items) => Some(Variant::ArrayValue(ArrayValue {
+            values: items.iter().map(value_of).collect(),
+        })),
+        serde_json::Value::Object(entries) => {
+            let values = entries.iter().map(|(key, value)| KeyValue {
+                key: key.clone(),
+                value: Some(value_of(value)),
+                ..KeyValue::default()
+            });
+            Some(Variant::KvlistValue(KeyValueList {
+                values: values.collect(),
+            }))
+        }
+    };
+    AnyValue { value: variant }
+}
+
+/// A text as an attribute's value.
+pub(super) fn text(text: impl Into<String>) -> AnyValue {
+    AnyValue {
+        value: Some(Variant::StringValue(text.into())),
+    }
+}

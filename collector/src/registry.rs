@@ -1,0 +1,84 @@
+//! The one list of components: configuration → component.
+
+use std::sync::Arc;
+
+use karez_collector_config::common::Sending;
+use karez_collector_config::{ExporterConfig, ExtensionConfig, ProcessorConfig, ReceiverConfig};
+
+use crate::component::{ComponentContext, Exporter, Extension, Processor, Receiver, StartError};
+use crate::exporters;
+use crate::extensions;
+use crate::processors;
+use crate::receivers;
+
+/// An exporter with what is to stand around it.
+pub struct BuiltExporter {
+    /// The exporter, which tries once.
+    pub exporter: Arc<dyn Exporter>,
+    /// Timeout, retry and queue; `None` for one that needs none of them.
+    pub sending: Option<Sending>,
+}
+
+/// Makes a receiver.
+pub fn receiver(config: &ReceiverConfig) -> Result<Box<dyn Receiver>, StartError> {
+    match config {
+        ReceiverConfig::Otlp(config) => Ok(Box::new(receivers::otlp::OtlpReceiver::new(config.clone()))),
+        ReceiverConfig::Jaeger(_) => Err(missing("jaeger")),
+        _ => Err(missing("receiver")),
+    }
+}
+
+/// Makes a processor.
+pub fn processor(config: &ProcessorConfig) -> Result<Box<dyn Processor>, StartError> {
+    Ok(match config {
+        ProcessorConfig::Batch(config) => Box::new(processors::batch::BatchProcessor::new(config.clone())),
+        ProcessorConfig::MemoryLimiter(config) => {
+            Box::new(processors::memory_limiter::MemoryLimiter::new(config))
+        }
+        ProcessorConfig::Resource(config) => Box::new(processors::edit::Editor::resource(config)?),
+        ProcessorConfig::Attributes(config) => Box::new(processors::edit::Editor::attributes(config)?),
+    })
+}
+
+/// Makes an exporter.
+pub fn exporter(config: &ExporterConfig, cx: &ComponentContext) -> Result<BuiltExporter, StartError> {
+    match config {
+        ExporterConfig::Otlp(config) => exporters::otlp::build(config, cx),
+        ExporterConfig::OtlpHttp(config) => exporters::otlp_http::build(config, cx),
+        ExporterConfig::Debug(config) => Ok(exporters::debug::build(config, cx)),
+        ExporterConfig::Logging(config) => Ok(exporters::debug::build_logging(config, cx)),
+        ExporterConfig::Jaeger(_) => Err(missing("jaeger")),
+        ExporterConfig::JaegerStorage(config) => {
+            let exporter = exporters::jaeger_storage::JaegerStorageExporter::new(config, cx)?;
+            Ok(BuiltExporter {
+                exporter: Arc::new(exporter),
+                sending: None,
+            })
+        }
+    }
+}
+
+/// Makes an extension.
+pub fn extension(config: &ExtensionConfig) -> Result<Arc<dyn Extension>, StartError> {
+    Ok(match config {
+        ExtensionConfig::BasicAuth(config) => {
+            Arc::new(extensions::auth::BasicAuthExtension::new(config.clone()))
+        }
+        ExtensionConfig::BearerTokenAuth(config) => {
+            Arc::new(extensions::auth::BearerTokenAuthExtension::new(config.clone()))
+        }
+        ExtensionConfig::JaegerStorage(config) => {
+            Arc::new(extensions::jaeger_storage::JaegerStorageExtension::new(config))
+        }
+        ExtensionConfig::HealthCheck(_) => return Err(missing("health_check")),
+        ExtensionConfig::JaegerQuery(_) => return Err(missing("jaeger_query")),
+    })
+}
+
+fn missing(what: &str) -> StartError {
+    StartError::config(
+        "",
+        format!("`{what}` is not built into this program"),
+        "remove it",
+    )
+}

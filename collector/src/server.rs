@@ -1,0 +1,256 @@
+//! Servers: an `axum` router, for gRPC or HTTP, on the addresses that the document says, with its TLS and its
+//! authenticator.
+//!
+//! A stop goes: no new connection, the requests under way are finished, then the connections end.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use karez_collector_config::common::{Auth, GrpcServer, HttpServer, ServerTls};
+use karez_lifecycle::Shutdown;
+use karez_net::TcpListeners;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt;
+
+use crate::component::{ComponentContext, Running, StartError};
+use crate::extensions::auth::ServerAuth;
+use crate::tls;
+
+/// Connections of one server at once.
+const MAX_CONNECTIONS: usize = 4096;
+/// For a TLS handshake and for the head of a request.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// A server as the document says it.
+pub struct Server<'a> {
+    /// The endpoint of the document.
+    pub endpoint: &'a str,
+    /// What an empty one stands for.
+    pub default_endpoint: &'a str,
+    /// Its TLS.
+    pub tls: Option<&'a ServerTls>,
+    /// Its authenticator.
+    pub auth: Option<&'a Auth>,
+    /// Calls at once on a connection; 0 for the library's own limit.
+    pub max_streams: u32,
+    /// The block's path below the component: `protocols.grpc`; may be empty.
+    pub key: &'a str,
+}
+
+impl<'a> Server<'a> {
+    /// A gRPC server.
+    pub fn grpc(server: &'a GrpcServer, default_endpoint: &'a str, key: &'a str) -> Self {
+        let (tls, auth) = (server.tls.as_ref(), server.auth.as_ref());
+        let max_streams = server.max_concurrent_streams;
+        Server {
+            endpoint: &server.endpoint,
+            default_endpoint,
+            tls,
+            auth,
+            max_streams,
+            key,
+        }
+    }
+
+    /// An HTTP server.
+    pub fn http(server: &'a HttpServer, default_endpoint: &'a str, key: &'a str) -> Self {
+        let (tls, auth) = (server.tls.as_ref(), server.auth.as_ref());
+        Server {
+            endpoint: &server.endpoint,
+            default_endpoint,
+            tls,
+            auth,
+            max_streams: 0,
+            key,
+        }
+    }
+
+    fn key(&self, name: &str) -> String {
+        match self.key.is_empty() {
+            true => name.to_owned(),
+            false => format!("{}.{name}", self.key),
+        }
+    }
+
+    /// Binds and serves until the stop of what it gives.
+    pub async fn serve(self, router: axum::Router, cx: &ComponentContext) -> Result<Running, StartError> {
+        let tls = match self.tls {
+            Some(tls) => Some(TlsAcceptor::from(tls::server(tls, &self.key("tls"))?)),
+            None => None,
+        };
+        let router = match cx.server_auth(self.auth)? {
+            Some(auth) => router.layer(axum::middleware::from_fn(move |request, next| {
+                authenticate(auth.clone(), request, next)
+            })),
+            None => router,
+        };
+        let endpoint = if self.endpoint.is_empty() {
+            self.default_endpoint
+        } else {
+            self.endpoint
+        };
+        let bound = cx.net.listen_tcp(endpoint).await;
+        let listeners = bound.map_err(|source| StartError::Bind {
+            key: self.key("endpoint"),
+            source,
+        })?;
+        let mut running = Running::none();
+        running.bound(listeners.local_addrs());
+        for address in running.addresses() {
+            tracing::info!(component = cx.key, %address, tls = tls.is_some(), "listening");
+        }
+        let accepting = Accepting {
+            listeners,
+            router,
+            tls,
+            max_streams: self.max_streams,
+        };
+        let stop = running.stopping();
+        running.spawn(accepting.run(stop));
+        Ok(running)
+    }
+}
+
+struct Accepting {
+    listeners: TcpListeners,
+    router: axum::Router,
+    tls: Option<TlsAcceptor>,
+    max_streams: u32,
+}
+
+impl Accepting {
+    async fn run(mut self, stop: Shutdown) {
+        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let graceful = GracefulShutdown::new();
+        // Held here so that ending this task ends the connections.
+        let mut connections = JoinSet::new();
+        loop {
+            let slot = tokio::select! {
+                slot = slots.clone().acquire_owned() => slot,
+                () = stop.triggered() => break,
+            };
+            let stream = tokio::select! {
+                accepted = self.listeners.accept() => match accepted {
+                    Ok((stream, _)) => stream,
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept a connection");
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        continue;
+                    }
+                },
+                Some(_) = connections.join_next() => continue,
+                () = stop.triggered() => break,
+            };
+            let watcher = graceful.watcher();
+            let (router, tls, max_streams) = (self.router.clone(), self.tls.clone(), self.max_streams);
+            connections.spawn(async move {
+                let _slot = slot;
+                match tls {
+                    None => serve(stream, router, max_streams, watcher).await,
+                    Some(tls) => {
+                        if let Some(stream) = handshake(tls, stream).await {
+                            serve(stream, router, max_streams, watcher).await;
+                        }
+                    }
+                }
+            });
+        }
+        drop(self.listeners);
+        graceful.shutdown().await;
+        while connections.join_next().await.is_some() {}
+    }
+}
+
+async fn handshake(
+    tls: TlsAcceptor,
+    stream: TcpStream,
+) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
+    match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
+        Ok(Ok(stream)) => Some(stream),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a client's TLS handshake failed");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+async fn serve<S>(
+    stream: S,
+    router: axum::Router,
+    max_streams: u32,
+    watcher: hyper_util::server::graceful::Watcher,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HANDSHAKE);
+    builder.http2().timer(TokioTimer::new()).adaptive_window(true);
+    if max_streams > 0 {
+        builder.http2().max_concurrent_streams(max_streams);
+    }
+    let service = router.map_request(|request: http::Request<hyper::body::Incoming>| request.map(Body::new));
+    let service = TowerToHyperService::new(service);
+    let connection = builder
+        .serve_connection(TokioIo::new(stream), service)
+        .into_owned();
+    if let Err(error) = watcher.watch(connection).await {
+        tracing::debug!(%error, "a connection ended");
+    }
+}
+
+async fn authenticate(
+    auth: Arc<dyn ServerAuth>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Infallible> {
+    let refused = match auth.authenticate(request.headers()) {
+        Ok(_) => return Ok(next.run(request).await),
+        Err(refused) => refused,
+    };
+    if is_grpc(request.headers()) {
+        return Ok(tonic::Status::unauthenticated(refused.to_string())
+            .into_http::<Body>()
+            .into_response());
+    }
+    let mut response = (StatusCode::UNAUTHORIZED, refused.to_string()).into_response();
+    response.headers_mut().insert(
+        header::WWW_AUTHENTICATE,
+        HeaderValue::from_static("Basic realm=\"karez\""),
+    );
+    Ok(response)
+}
+
+/// Whether a request is a gRPC call.
+pub fn is_grpc(headers: &http::HeaderMap) -> bool {
+    let content_type = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    content_type.is_some_and(|value| value.starts_with("application/grpc"))
+}
+
+/// A router with the answer that gRPC asks for to a method that is not there.
+pub fn grpc_router() -> axum::Router {
+    axum::Router::new().fallback(|| async {
+        tonic::Status::unimplemented("this server has no such method")
+            .into_http::<Body>()
+            .into_response()
+    })
+}

@@ -1,0 +1,212 @@
+//! An island as it runs: exporters with their queues, processors of each pipeline, receivers.
+
+use futures::future::BoxFuture;
+use indexmap::IndexMap;
+use karez_collector_config::{Component, ComponentId, PipelineId, Signal};
+use karez_document::Diagnosis;
+use karez_net::Net;
+use std::sync::Arc;
+use tokio::time::Instant;
+
+use super::island::Island;
+use super::queue::{Queued, Rejecting};
+use crate::batch::Batch;
+use crate::component::{
+    ComponentContext, Consume, Consumer, Consumers, Extensions, Refusal, Running, StartError,
+};
+use crate::metrics::Metrics;
+use crate::registry::{self, BuiltExporter};
+
+/// What every component of the collector gets.
+#[derive(Clone)]
+pub(crate) struct Surroundings {
+    pub(crate) net: Net,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) extensions: Extensions,
+}
+
+impl Surroundings {
+    pub(crate) fn context(&self, section: &str, id: &ComponentId) -> ComponentContext {
+        ComponentContext {
+            id: id.clone(),
+            key: format!("{section}.{id}"),
+            net: self.net.clone(),
+            extensions: self.extensions.clone(),
+            metrics: self.metrics.clone(),
+        }
+    }
+}
+
+/// What went wrong at a start, with file, line, key and mend.
+pub(crate) fn diagnosis<T>(section: &str, component: &Component<T>, error: &StartError) -> Diagnosis {
+    let key = match error.key() {
+        "" => format!("{section}.{}", component.id),
+        below => format!("{section}.{}.{below}", component.id),
+    };
+    Diagnosis::error(component.place.clone(), key, error.to_string(), error.mend())
+}
+
+/// A started island.
+pub(crate) struct Started {
+    pub(crate) island: Island,
+    receivers: Vec<Running>,
+    /// For each pipeline, in the order of the data.
+    processors: Vec<Vec<Running>>,
+    exporters: IndexMap<ComponentId, Queued>,
+}
+
+impl Started {
+    /// Starts an island: exporters first, receivers last. On failure nothing of it runs.
+    pub(crate) async fn start(island: Island, around: &Surroundings) -> Result<Self, (Island, Diagnosis)> {
+        let mut started = Started {
+            island,
+            receivers: Vec::new(),
+            processors: Vec::new(),
+            exporters: IndexMap::new(),
+        };
+        match started.start_all(around).await {
+            Ok(()) => Ok(started),
+            Err(diagnosis) => {
+                let island = started.island.clone();
+                started.stop(Instant::now()).await;
+                Err((island, diagnosis))
+            }
+        }
+    }
+
+    async fn start_all(&mut self, around: &Surroundings) -> Result<(), Diagnosis> {
+        let island = self.island.clone();
+        for (id, component) in &island.exporters {
+            let cx = around.context("exporters", id);
+            let built = match &component.fault {
+                Some(fault) => {
+                    let reason = format!("{}: {}", fault.key, fault.message);
+                    Ok(BuiltExporter {
+                        exporter: Arc::new(Rejecting(reason)),
+                        sending: None,
+                    })
+                }
+                None => registry::exporter(&component.config, &cx),
+            };
+            let built = built.map_err(|error| diagnosis("exporters", component, &error))?;
+            self.exporters.insert(id.clone(), Queued::start(built, &cx));
+        }
+        let mut entrances = Vec::new();
+        for id in island.pipelines.keys() {
+            entrances.push((id.clone(), self.start_pipeline(id, around)?));
+        }
+        for (id, component) in &island.receivers {
+            let cx = around.context("receivers", id);
+            let consumers = Consumers {
+                receiver: id.clone(),
+                metrics: around.metrics.clone(),
+                by_signal: Signal::ALL.map(|signal| {
+                    let of = entrances.iter().filter(|(pipeline, _)| {
+                        pipeline.signal == signal
+                            && island
+                                .pipelines
+                                .get(pipeline)
+                                .is_some_and(|p| p.receivers.contains(id))
+                    });
+                    fan_out(of.map(|(_, entrance)| entrance.clone()).collect())
+                }),
+            };
+            let receiver = registry::receiver(&component.config);
+            let receiver = receiver.map_err(|error| diagnosis("receivers", component, &error))?;
+            let running = receiver.start(consumers, &cx).await;
+            self.receivers
+                .push(running.map_err(|error| diagnosis("receivers", component, &error))?);
+        }
+        Ok(())
+    }
+
+    /// Starts a pipeline's processors, the last first, and gives its entrance.
+    fn start_pipeline(&mut self, id: &PipelineId, around: &Surroundings) -> Result<Consumer, Diagnosis> {
+        let pipeline = &self.island.pipelines[id];
+        let exporters = pipeline.exporters.iter().filter_map(|id| self.exporters.get(id));
+        let Some(mut next) = fan_out(exporters.map(|exporter| exporter.consumer.clone()).collect()) else {
+            let key = format!("service.pipelines.{id}");
+            return Err(Diagnosis::error(
+                karez_document::Place::file(""),
+                key,
+                "has no exporter",
+                "name one",
+            ));
+        };
+        let mut tasks = Vec::new();
+        for id in pipeline.processors.iter().rev() {
+            let Some(component) = self.island.processors.get(id) else {
+                continue;
+            };
+            let fault = |error: StartError| diagnosis("processors", component, &error);
+            let processor = registry::processor(&component.config).map_err(fault)?;
+            let (entrance, running) = processor
+                .start(next, &around.context("processors", id))
+                .map_err(fault)?;
+            next = entrance;
+            tasks.insert(0, running);
+        }
+        self.processors.push(tasks);
+        Ok(next)
+    }
+
+    /// Stops an island in the order of the data: nothing new comes in, what is held goes out, until the deadline.
+    pub(crate) async fn stop(self, deadline: Instant) {
+        futures::future::join_all(self.receivers.into_iter().map(|running| running.stop(deadline))).await;
+        let pipelines = self.processors.into_iter().map(|tasks| async move {
+            for running in tasks {
+                running.stop(deadline).await;
+            }
+        });
+        futures::future::join_all(pipelines).await;
+        for (id, queued) in self.exporters {
+            let items = queued.stop(deadline).await;
+            if items > 0 {
+                tracing::error!(exporter = %id, items, "not delivered before the deadline of the stop");
+            }
+        }
+    }
+
+    /// Addresses that the receivers bound.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = (String, std::net::SocketAddr)> {
+        let ids = self.island.receivers.keys();
+        ids.zip(&self.receivers).flat_map(|(id, running)| {
+            running
+                .addresses()
+                .iter()
+                .map(move |address| (format!("receivers.{id}"), *address))
+        })
+    }
+}
+
+/// One consumer for several: each gets all of it.
+fn fan_out(mut consumers: Vec<Consumer>) -> Option<Consumer> {
+    match consumers.len() {
+        0 | 1 => consumers.pop(),
+        _ => Some(Consumer::new(FanOut(consumers))),
+    }
+}
+
+struct FanOut(Vec<Consumer>);
+
+impl Consume for FanOut {
+    fn consume(&self, batch: Batch) -> BoxFuture<'_, Result<(), Refusal>> {
+        Box::pin(async move {
+            let sent = self.0.iter().map(|consumer| consumer.send(batch.clone()));
+            let refusals: Vec<Refusal> = futures::future::join_all(sent)
+                .await
+                .into_iter()
+                .filter_map(Result::err)
+                .collect();
+            // Worth another try only if that can help every one who refused.
+            match refusals
+                .iter()
+                .find(|refusal| !refusal.retryable)
+                .or(refusals.first())
+            {
+                None => Ok(()),
+                Some(refusal) => Err(refusal.clone()),
+            }
+        })
+    }
+}
