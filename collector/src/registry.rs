@@ -23,7 +23,9 @@ pub struct BuiltExporter {
 pub fn receiver(config: &ReceiverConfig) -> Result<Box<dyn Receiver>, StartError> {
     match config {
         ReceiverConfig::Otlp(config) => Ok(Box::new(receivers::otlp::OtlpReceiver::new(config.clone()))),
-        ReceiverConfig::Jaeger(_) => Err(missing("jaeger")),
+        ReceiverConfig::Jaeger(config) => {
+            Ok(Box::new(receivers::jaeger::JaegerReceiver::new(config.clone())))
+        }
         _ => Err(missing("receiver")),
     }
 }
@@ -47,7 +49,13 @@ pub fn exporter(config: &ExporterConfig, cx: &ComponentContext) -> Result<BuiltE
         ExporterConfig::OtlpHttp(config) => exporters::otlp_http::build(config, cx),
         ExporterConfig::Debug(config) => Ok(exporters::debug::build(config, cx)),
         ExporterConfig::Logging(config) => Ok(exporters::debug::build_logging(config, cx)),
-        ExporterConfig::Jaeger(_) => Err(missing("jaeger")),
+        ExporterConfig::Jaeger(config) => {
+            let exporter = exporters::jaeger::JaegerExporter::new(config, cx)?;
+            Ok(BuiltExporter {
+                exporter: Arc::new(exporter),
+                sending: Some(config.sending.clone()),
+            })
+        }
         ExporterConfig::JaegerStorage(config) => {
             let exporter = exporters::jaeger_storage::JaegerStorageExporter::new(config, cx)?;
             Ok(BuiltExporter {
@@ -70,8 +78,12 @@ pub fn extension(config: &ExtensionConfig) -> Result<Arc<dyn Extension>, StartEr
         ExtensionConfig::JaegerStorage(config) => {
             Arc::new(extensions::jaeger_storage::JaegerStorageExtension::new(config))
         }
-        ExtensionConfig::HealthCheck(_) => return Err(missing("health_check")),
-        ExtensionConfig::JaegerQuery(_) => return Err(missing("jaeger_query")),
+        ExtensionConfig::HealthCheck(config) => Arc::new(
+            extensions::health_check::HealthCheckExtension::new(config.clone()),
+        ),
+        ExtensionConfig::JaegerQuery(config) => Arc::new(
+            extensions::jaeger_query::JaegerQueryExtension::new(config.clone()),
+        ),
     })
 }
 

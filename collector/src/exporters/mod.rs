@@ -1,6 +1,7 @@
 //! Exporters: `Batch` → `Outcome`.
 
 pub mod debug;
+pub mod jaeger;
 pub mod jaeger_storage;
 pub mod otlp;
 pub mod otlp_http;

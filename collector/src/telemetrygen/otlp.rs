@@ -129,7 +129,7 @@ pub async fn traces(options: TracesOptions, net: &Net) -> Result<TracesReport, G
 }
 
 async fn send_all(options: &TracesOptions, net: &Net, report: &mut TracesReport) -> Result<(), ClientError> {
-    let client = Client::connect(options, net).await?;
+    let client = Client::new(options, net)?;
     let until = options.duration.map(|duration| Instant::now() + duration);
     let mut pace = (options.rate > 0.0).then(|| {
         let mut ticks =

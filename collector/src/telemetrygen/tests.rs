@@ -81,7 +81,7 @@ async fn failures_say_where_and_why() {
         };
         let error = traces(closed, &Net::system()).await.unwrap_err().to_string();
         assert!(
-            error.contains("does not answer") && error.contains("refused"),
+            error.contains("is not available") && error.contains("refused"),
             "{error}"
         );
     }
@@ -89,5 +89,5 @@ async fn failures_say_where_and_why() {
         .await
         .unwrap_err()
         .to_string();
-    assert!(error.contains("is no endpoint"), "{error}");
+    assert!(error.contains("cannot be used"), "{error}");
 }

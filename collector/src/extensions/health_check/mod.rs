@@ -1,5 +1,7 @@
 //! Extension `health_check`: whether the pipelines run, as the Collector says it on port 13133.
 
+mod component;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +12,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use jiff::Timestamp;
 use serde::Serialize;
+
+pub use component::HealthCheckExtension;
 
 /// Since when the pipelines run, if they do. Clones share it.
 #[derive(Clone, Debug, Default)]

@@ -10,6 +10,7 @@ use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::response::Html;
 use axum::routing::{any, get, post};
 use serde::Serialize;
+use tokio::sync::Semaphore;
 
 use super::json::{DependencyJson, Envelope, OperationJson, Problem, TraceJson};
 use super::params::{Params, Wanted, trace_id};
@@ -18,6 +19,8 @@ use crate::extensions::jaeger_storage::{TraceStore, search};
 
 /// What is at `/` until the console is there.
 const PAGE: &str = include_str!("page.html");
+/// Queries that are worked on at once; others wait their turn.
+const MAX_QUERIES: usize = 8;
 const NOT_FOUND: &str = "trace not found";
 
 /// The API's routes, below `base_path` (empty or `/` for none).
@@ -175,9 +178,15 @@ async fn page() -> Html<&'static str> {
     Html(PAGE)
 }
 
-/// Decoding many spans takes a while: not on a thread that serves sockets.
-async fn off_the_reactor(work: impl FnOnce() -> Response<Body> + Send + 'static) -> Response<Body> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| {
+/// Decoding many spans takes a while and much memory: not on a thread that serves sockets, and not for many at once.
+pub(super) async fn off_the_reactor(
+    work: impl FnOnce() -> Response<Body> + Send + 'static,
+) -> Response<Body> {
+    static SLOTS: Semaphore = Semaphore::const_new(MAX_QUERIES);
+    let slot = SLOTS.acquire().await;
+    let done = tokio::task::spawn_blocking(work).await;
+    drop(slot);
+    done.unwrap_or_else(|_| {
         failure(
             StatusCode::INTERNAL_SERVER_ERROR,
             "the query was given up".to_owned(),

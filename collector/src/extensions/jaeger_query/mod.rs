@@ -5,6 +5,7 @@
 //! ```
 
 mod api;
+mod component;
 mod json;
 mod params;
 mod v3;
@@ -13,3 +14,4 @@ mod v3;
 mod tests;
 
 pub use api::router;
+pub use component::JaegerQueryExtension;

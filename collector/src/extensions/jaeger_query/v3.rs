@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans};
 use serde_json::{Value, json};
 
+use super::api::off_the_reactor;
 use super::params::{Params, go_duration, trace_id};
 use crate::extensions::jaeger_storage::search::{self, Query};
 use crate::extensions::jaeger_storage::{StoredTrace, TraceStore};
@@ -56,16 +57,14 @@ async fn traces(State(store): Store, RawQuery(query): RawQuery) -> Response<Body
         Ok(query) => query,
         Err(message) => return failure(StatusCode::BAD_REQUEST, &message),
     };
-    let found = tokio::task::spawn_blocking(move || {
+    off_the_reactor(move || {
         let found = search::find(&store, &query);
         match found.is_empty() {
             true => failure(StatusCode::NOT_FOUND, "No traces found"),
             false => answer(StatusCode::OK, &result(&found)),
         }
-    });
-    found
-        .await
-        .unwrap_or_else(|_| failure(StatusCode::INTERNAL_SERVER_ERROR, "the query was given up"))
+    })
+    .await
 }
 
 async fn trace(State(store): Store, Path(id): Path<String>) -> Response<Body> {
@@ -74,10 +73,13 @@ async fn trace(State(store): Store, Path(id): Path<String>) -> Response<Body> {
             StatusCode::BAD_REQUEST,
             &format!("malformed parameter trace_id: {message}"),
         ),
-        Ok(id) => match store.trace(&id) {
-            None => failure(StatusCode::NOT_FOUND, "trace not found"),
-            Some(trace) => answer(StatusCode::OK, &result(&[trace])),
-        },
+        Ok(id) => {
+            off_the_reactor(move || match store.trace(&id) {
+                None => failure(StatusCode::NOT_FOUND, "trace not found"),
+                Some(trace) => answer(StatusCode::OK, &result(&[trace])),
+            })
+            .await
+        }
     }
 }
 

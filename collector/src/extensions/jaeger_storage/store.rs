@@ -143,6 +143,10 @@ struct State {
 struct Trace {
     arrived: u64,
     bytes: usize,
+    /// The first start of its spans.
+    earliest: u64,
+    /// The last start of its spans.
+    latest: u64,
     /// Hashes of the spans' encodings, to know a retried batch by.
     seen: HashSet<u64>,
     spans: Vec<Arc<StoredSpan>>,
@@ -254,20 +258,12 @@ impl TraceStore {
         })
     }
 
-    /// Traces with a span of the service (or of any) that starts between two instants, latest first: candidates for a search.
+    /// Traces with a span of the service (or of any) and with spans around a time, latest first: candidates for a search.
     pub(super) fn candidates(&self, service: Option<&str>, start: u64, end: u64) -> Vec<TraceId> {
         let state = self.lock();
         let in_time = |id: &TraceId| {
             let trace = state.traces.get(id)?;
-            let starts = trace
-                .spans
-                .iter()
-                .filter(|span| service.is_none_or(|name| span.service() == name));
-            let latest = starts
-                .map(|span| span.start)
-                .filter(|at| (start..=end).contains(at))
-                .max()?;
-            Some((latest, *id))
+            (trace.latest >= start && trace.earliest <= end).then_some((trace.latest, *id))
         };
         let mut found: Vec<(u64, TraceId)> = match service {
             None => state.traces.keys().filter_map(in_time).collect(),
@@ -276,6 +272,7 @@ impl TraceStore {
                 Some(service) => service.traces.keys().filter_map(in_time).collect(),
             },
         };
+        drop(state);
         found.sort_unstable_by(|a, b| b.cmp(a));
         found.into_iter().map(|(_, id)| id).collect()
     }
@@ -314,6 +311,8 @@ impl State {
         let trace = self.traces.entry(id).or_insert_with(|| Trace {
             arrived: next,
             bytes: 0,
+            earliest: u64::MAX,
+            latest: 0,
             seen: HashSet::new(),
             spans: Vec::new(),
         });
@@ -341,6 +340,8 @@ impl State {
             return Insert::TooLarge;
         }
         trace.bytes += bytes;
+        trace.earliest = trace.earliest.min(span.start);
+        trace.latest = trace.latest.max(span.start);
         trace.spans.push(span.clone());
         self.bytes += bytes;
         if first {

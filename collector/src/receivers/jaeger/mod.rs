@@ -6,10 +6,15 @@
 //! HTTP 14268 (thrift)    ─▶ [http] ─┘
 //! ```
 
+mod component;
 pub mod grpc;
 pub mod http;
 mod sink;
 pub mod udp;
 
+pub use component::JaegerReceiver;
+
+#[cfg(test)]
+mod component_tests;
 #[cfg(test)]
 mod tests;
