@@ -8,9 +8,11 @@
 //! Nothing is buffered beyond one read and what the transport's flow control allows.
 
 use std::io;
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use quinn::{ReadError, RecvStream, SendStream, WriteError};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -43,8 +45,16 @@ enum Sink {
     Stream(SendStream),
 }
 
+/// A silent socket is asked whether it lives after this.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+
 impl From<TcpStream> for End {
     fn from(stream: TcpStream) -> Self {
+        let keep_alive = TcpKeepalive::new()
+            .with_time(KEEP_ALIVE)
+            .with_interval(KEEP_ALIVE / 4);
+        // Best effort: without it a client that vanished is only noticed when something is sent to it.
+        let _ = SockRef::from(&stream).set_tcp_keepalive(&keep_alive);
         let (read, write) = stream.into_split();
         Self {
             source: Source::Socket {

@@ -3,7 +3,7 @@
 //! Every change goes through [`Shared::change`]: it runs on the state under a short lock, publishes the new view,
 //! hands announcements to the links, and moves the status' generation on.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -50,6 +50,8 @@ pub(crate) struct View {
     pub(crate) table: Arc<Table>,
     pub(crate) connectors: HashMap<TargetId, Arc<Connector>>,
     pub(crate) links: HashMap<LinkId, Arc<LiveLink>>,
+    /// Links to a site that has made the same link anew: probably dead, only not noticed yet.
+    superseded: HashSet<LinkId>,
 }
 
 impl View {
@@ -82,7 +84,7 @@ impl View {
             NextHop::Local(target) => self.connectors.get(target).map(|connector| connector.load()),
             NextHop::Link(id) => self.links.get(id).map(|link| Load {
                 open: link.open.load(Ordering::Relaxed),
-                set_aside: link.connection.close_reason().is_some(),
+                set_aside: self.superseded.contains(id) || link.connection.close_reason().is_some(),
             }),
         }
         .unwrap_or(Load {
@@ -246,6 +248,7 @@ impl Shared {
             table: state.topology.table(),
             connectors: state.connectors.clone(),
             links: state.live.iter().map(|(id, link)| (*id, link.clone())).collect(),
+            superseded: superseded(&state.live),
         }));
         state.note_reachability(&self.metrics);
         let incoming = state
@@ -260,6 +263,14 @@ impl Shared {
             .set_links(dialled.chain(incoming.map(|_| ("incoming", "active"))));
         self.touch();
     }
+}
+
+fn superseded(live: &BTreeMap<LinkId, Arc<LiveLink>>) -> HashSet<LinkId> {
+    let mut newest = HashMap::new();
+    // In the order in which they came up.
+    live.iter()
+        .filter_map(|(id, link)| newest.insert((&link.name, &link.peer.id), *id))
+        .collect()
 }
 
 impl State {

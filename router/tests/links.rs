@@ -5,7 +5,7 @@
 mod support;
 
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -130,6 +130,65 @@ async fn a_link_comes_back_after_its_peer_restarted() {
     public.document.accept[0].port = port.port();
     public.start().await;
     edge.link("active", |link| link.state == LinkState::Active).await;
+    let mut client = TcpStream::connect(edge.listener().await).await.unwrap();
+    assert_eq!(ask(&mut client, b"hello").await, b"hello");
+}
+
+/// A runtime of its own for a router that is to die without a farewell.
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+#[test]
+fn a_peer_that_was_killed_and_restarted_is_noticed_by_its_answer() {
+    let (mut public, mut edge) = (Site::public(), Site::new("edge", Mode::Edge));
+    let token = public.token("token1", Timestamp::now());
+    let first = runtime();
+    first.block_on(public.start());
+    let port = first.block_on(public.port());
+    let own = runtime();
+    edge.link_to(port, &token);
+    own.block_on(edge.start());
+    own.block_on(edge.link("active", |link| link.state == LinkState::Active));
+    first.shutdown_timeout(LIMIT);
+
+    let second = runtime();
+    public.document.accept[0].port = port.port();
+    second.block_on(public.start());
+    let down = own.block_on(edge.link("down", |link| link.state != LinkState::Active));
+    assert_eq!(down.error.as_deref(), Some("the peer was restarted"));
+    own.block_on(edge.link("active again", |link| link.state == LinkState::Active));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn links_come_to_the_sites_address_and_clients_to_the_pods() {
+    let (pod, site): (IpAddr, IpAddr) = ([127, 83, 44, 9].into(), [127, 83, 44, 1].into());
+    let mut public = Site::public();
+    public.net = karez_net::Net::builder()
+        .pod_address(pod)
+        .external_address(site)
+        .build();
+    public.document.accept[0].host = "0.0.0.0".into();
+    public.document.local.as_mut().unwrap().host = "0.0.0.0".into();
+    public.serve(echo().await);
+    let token = public.token("token1", Timestamp::now());
+    public.start().await;
+    assert_eq!(public.port().await.ip(), pod);
+    let addresses = public.status().accepts[0].addresses.clone();
+    assert_eq!(addresses.len(), 2, "{addresses:?}");
+    public
+        .until("the local API", |_| public.router().local_address().is_some())
+        .await;
+    assert_eq!(public.router().local_address().unwrap().ip(), pod);
+
+    let mut edge = Site::new("edge", Mode::Edge);
+    edge.link_to(SocketAddr::new(site, public.port().await.port()), &token);
+    edge.listen();
+    edge.start().await;
     let mut client = TcpStream::connect(edge.listener().await).await.unwrap();
     assert_eq!(ask(&mut client, b"hello").await, b"hello");
 }

@@ -1,8 +1,9 @@
 //! Where peers link to us: a UDP port, a handshake, an admission, a session.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use karez_identity::{CertificateFacts, TlsMaterial};
 use karez_router_config::AcceptConfig;
@@ -25,6 +26,11 @@ use crate::shared::{BoundState, Shared};
 const HANDSHAKES: usize = 64;
 /// A peer that takes longer for its handshake is dropped.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+
+/// A refusal that goes on is told again after this.
+const SAID_AGAIN: Duration = Duration::from_secs(60);
+/// More refused peers than this are not told one by one.
+const SAID_AT_ONCE: usize = 256;
 
 /// What a port needs.
 pub(crate) struct Accept {
@@ -160,7 +166,24 @@ async fn follow_profile(accept: &mut Accept, endpoints: &[Endpoint]) {
     std::future::pending().await
 }
 
+/// What was said lately about peers that were not admitted, so that nobody can fill the log.
+#[derive(Default)]
+struct Refusals(Mutex<HashMap<(IpAddr, String), Instant>>);
+
+impl Refusals {
+    /// Whether this has not been said for a minute.
+    fn is_news(&self, peer: IpAddr, reason: &str) -> bool {
+        let mut said = self.0.lock().expect("nothing panics while it is held");
+        said.retain(|_, at| at.elapsed() < SAID_AGAIN);
+        if said.len() >= SAID_AT_ONCE {
+            return false;
+        }
+        said.insert((peer, reason.to_owned()), Instant::now()).is_none()
+    }
+}
+
 async fn take(shared: Arc<Shared>, endpoint: Endpoint, config: AcceptConfig, handshakes: Arc<Semaphore>) {
+    let refusals = Arc::new(Refusals::default());
     loop {
         let Ok(slot) = handshakes.clone().acquire_owned().await else {
             return;
@@ -172,14 +195,21 @@ async fn take(shared: Arc<Shared>, endpoint: Endpoint, config: AcceptConfig, han
             incoming.refuse();
             continue;
         }
-        let (shared, config) = (shared.clone(), config.clone());
+        // Under load a peer has to show first that its address is its own.
+        if handshakes.available_permits() < HANDSHAKES / 2 && incoming.may_retry() {
+            let _ = incoming.retry();
+            continue;
+        }
+        let (shared, config, refusals) = (shared.clone(), config.clone(), refusals.clone());
         tokio::spawn(async move {
             let remote = incoming.remote_address();
             let session = match meet(&shared, incoming, &config).await {
                 Ok(session) => session,
                 Err(failure) => {
                     shared.metrics.fault(Fault::PeerRefused);
-                    tracing::warn!(%remote, reason = failure.text, "a peer was not admitted");
+                    if refusals.is_news(remote.ip(), &failure.text) {
+                        tracing::warn!(%remote, reason = failure.text, "a peer was not admitted");
+                    }
                     return;
                 }
             };

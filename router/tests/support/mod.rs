@@ -34,6 +34,7 @@ pub(crate) struct Site {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) document: RouterDocument,
     pub(crate) authority: Authority,
+    pub(crate) net: Net,
     shutdown: Shutdown,
     router: Option<Router>,
 }
@@ -56,6 +57,7 @@ impl Site {
             folder,
             document,
             authority,
+            net: Net::system(),
             shutdown: Shutdown::new(),
             router: None,
         }
@@ -192,7 +194,7 @@ impl Site {
             config: Source::File(self.path()),
             client: None,
             namespace: "default".into(),
-            net: Net::system(),
+            net: self.net.clone(),
         };
         self.router = Some(Router::start(options, self.shutdown.clone()).await.unwrap());
     }
@@ -224,7 +226,8 @@ impl Site {
                 if wanted(&status) {
                     return status;
                 }
-                generation.changed().await.unwrap();
+                // Counts of open connections move without a new generation.
+                let _ = timeout(Duration::from_millis(50), generation.changed()).await;
             }
         });
         match waited.await {

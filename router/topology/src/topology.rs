@@ -136,15 +136,14 @@ impl Topology {
         self.links.get(&link).map(|link| &link.heard)
     }
 
-    /// Every neighbour once (by site id), with what it said, in the order of the links.
-    pub fn neighbours(&self) -> Vec<&Announcement> {
-        let mut found: Vec<&Announcement> = Vec::new();
-        for link in self.links.values() {
-            if !found.iter().any(|other| other.site.id == link.heard.site.id) {
-                found.push(&link.heard);
-            }
-        }
-        found
+    /// Every neighbour once, by its site's id, with what it said last.
+    pub fn neighbours(&self) -> impl Iterator<Item = &Announcement> {
+        let heard = self
+            .links
+            .values()
+            .map(|link| (link.heard.site.id.as_str(), &link.heard));
+        // A newer link to the same site replaces an older one.
+        heard.collect::<BTreeMap<_, _>>().into_values()
     }
 
     fn rebuild(&mut self) -> Option<Arc<Table>> {
