@@ -13,6 +13,7 @@ use kube::core::ApiResource;
 use kube::runtime::watcher;
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
@@ -279,7 +280,7 @@ impl<K: DeserializeOwned + Send + Sync + 'static> Follower<K> {
             object.data["spec"] = serde_json::json!({});
         }
         let metadata = object.metadata.clone();
-        let read = serde_json::to_value(object).and_then(serde_json::from_value::<K>);
+        let read = serde_json::to_value(object).and_then(read::<K>);
         {
             let mut contents = lock(&self.store.0);
             match read {
@@ -326,9 +327,40 @@ impl<K: DeserializeOwned + Send + Sync + 'static> Follower<K> {
     }
 }
 
+/// Reads an object. A custom resource without `spec` means one with an empty one.
+fn read<K: DeserializeOwned>(mut value: Value) -> serde_json::Result<K> {
+    if let Some(fields) = value.as_object_mut()
+        && fields
+            .get("apiVersion")
+            .and_then(Value::as_str)
+            .is_some_and(|version| version.contains('.'))
+        && fields.get("spec").is_none_or(Value::is_null)
+    {
+        fields.insert("spec".to_owned(), Value::Object(serde_json::Map::new()));
+    }
+    serde_json::from_value(value)
+}
+
 fn key(metadata: &ObjectMeta) -> Key {
     (
         metadata.namespace.clone().unwrap_or_default(),
         metadata.name.clone().unwrap_or_default(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use karez_kubernetes::Jaeger;
+    use serde_json::json;
+
+    #[test]
+    fn a_custom_resource_needs_no_spec() {
+        let bare = json!({"apiVersion": "jaegertracing.io/v1", "kind": "Jaeger", "metadata": {"name": "j"}});
+        let jaeger: Jaeger = read(bare).unwrap();
+        assert_eq!(jaeger.spec, karez_kubernetes::JaegerSpec::default());
+        let null =
+            json!({"apiVersion": "jaegertracing.io/v1", "kind": "Jaeger", "metadata": {}, "spec": null});
+        assert!(read::<Jaeger>(null).is_ok());
+    }
 }

@@ -15,7 +15,7 @@ use karez_router_config::{Mode, RouterDocument};
 use karez_site_controller::{
     ServiceControllerOptions, SiteControllerOptions, run_service_controller, run_site_controller,
 };
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -331,11 +331,17 @@ async fn a_collector_and_a_jaeger_become_workloads_and_services() {
             "metadata": {"name": "app", "namespace": "default"}, "spec": {"mode": "deployment", "config": config},
         }))
         .await;
-    world
-        .create::<Jaeger>(json!({
-            "apiVersion": "jaegertracing.io/v1", "kind": "Jaeger", "metadata": {"name": "j", "namespace": "default"}, "spec": {},
-        }))
-        .await;
+    // As people write it: a name and nothing else.
+    let bare: DynamicObject = serde_json::from_value(json!({
+        "apiVersion": "jaegertracing.io/v1", "kind": "Jaeger", "metadata": {"name": "j", "namespace": "default"},
+    }))
+    .unwrap();
+    let jaegers: Api<DynamicObject> = Api::namespaced_with(
+        world.client.clone(),
+        "default",
+        &ApiResource::erase::<Jaeger>(&()),
+    );
+    jaegers.create(&PostParams::default(), &bare).await.unwrap();
     let map = world
         .until("app-collector", |map: &ConfigMap| Some(map.clone()))
         .await;
