@@ -28,7 +28,7 @@ pub(crate) fn kinds(definition: &Value) -> Vec<Kind> {
             !k.group.is_empty() && !k.plural.is_empty() && !k.kind.is_empty() && !k.version.is_empty()
         })
         .collect();
-    kinds.sort_by(|a, b| version_rank(&b.version).cmp(&version_rank(&a.version)));
+    kinds.sort_by_key(|kind| std::cmp::Reverse(version_rank(&kind.version)));
     kinds
 }
 

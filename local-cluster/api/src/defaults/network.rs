@@ -39,6 +39,7 @@ pub(super) fn service(object: &mut Value) {
 }
 
 fn service_port(port: &mut Object) {
+    port.retain(|name, value| name != "nodePort" || value.as_i64() != Some(0));
     set_text(port, "protocol", "TCP");
     let number = port.get("port").cloned().unwrap_or(Value::Null);
     let unset = port

@@ -67,6 +67,7 @@ fn container(container: &mut Object) {
     set_text(container, "terminationMessagePath", "/dev/termination-log");
     set_text(container, "terminationMessagePolicy", "File");
     for port in elements(container, "ports") {
+        port.retain(|name, value| name != "hostPort" || value.as_i64() != Some(0));
         set_text(port, "protocol", "TCP");
     }
     for name in ["livenessProbe", "readinessProbe", "startupProbe"] {

@@ -6,6 +6,7 @@ mod logs;
 mod objects;
 mod openapi;
 mod path;
+mod protobuf;
 mod respond;
 mod watch;
 
@@ -70,8 +71,11 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    /// The body as an object, from JSON or YAML.
+    /// The body as an object, from JSON, YAML, or the protobuf that kubectl insists on.
     pub(crate) fn document(&self) -> Result<Value, ApiError> {
+        if self.content_type.starts_with(protobuf::MEDIA_TYPE) {
+            return protobuf::decode(&self.body);
+        }
         let yaml = self.content_type.contains("yaml");
         if !yaml {
             let parsed = serde_json::from_slice(&self.body);

@@ -131,12 +131,15 @@ fn add_paths(kind: &Kind, paths: &mut Map<String, Value>) {
         parameter("labelSelector", "string"),
         parameter("limit", "integer")
     ]);
-    let patches = [
+    // kubectl reads here which patches a kind takes; custom ones know no strategic merge.
+    let mut patches = vec![
         "application/apply-patch+yaml",
         "application/json-patch+json",
         "application/merge-patch+json",
-        "application/strategic-merge-patch+json",
     ];
+    if kind.is_builtin() {
+        patches.push("application/strategic-merge-patch+json");
+    }
     let base = format!("/{}", place(&kind.group, &kind.version));
     let scope = if kind.namespaced {
         "/namespaces/{namespace}"

@@ -2,7 +2,7 @@
 
 use super::{
     Asked,
-    objects::{self, At, present_shared},
+    objects::{self, At, Page, present_shared},
     respond::{self, ApiBody},
 };
 use crate::{
@@ -80,40 +80,14 @@ pub(crate) fn answer(
                 ..at
             },
         )?;
-        let version = page.version.parse().unwrap_or(0);
-        let mut lines = Vec::new();
-        for object in page.objects.iter().filter(|o| scope.names(o)) {
-            match table {
-                Some(include) => line(
-                    &mut lines,
-                    "ADDED",
-                    &row(&scope.kind, object, include, &mut header),
-                ),
-                None => line(&mut lines, "ADDED", object),
-            }
-        }
-        if initial {
-            line(&mut lines, "BOOKMARK", &bookmark(&scope.kind, version, true));
-        }
-        (Some(Bytes::from(lines)).filter(|l| !l.is_empty()), version)
+        (
+            Some(scope.everything(&page, table, &mut header, initial)),
+            page.version.parse().unwrap_or(0),
+        )
     } else {
-        let version: u64 = from.parse().map_err(|_| {
-            ApiError::bad_request(format!("Invalid value: {from:?}: resourceVersion is a number"))
-        })?;
-        let store = cluster.read();
-        if version > store.version() {
-            let words = format!(
-                "Too large resource version: {version}, current: {}",
-                store.version()
-            );
-            return Err(ApiError::new(504, "Timeout", words));
-        }
-        if store.events_after(version).is_none() {
-            return Err(too_old(version));
-        }
-        drop(store);
-        (None, version)
+        (None, resume(&cluster, from)?)
     };
+    let first = first.filter(|lines| !lines.is_empty());
     let limit = asked
         .query
         .number("timeoutSeconds")
@@ -143,6 +117,25 @@ pub(crate) fn answer(
         "application/json",
         StreamBody::new(frames).boxed_unsync(),
     ))
+}
+
+/// The version a client wants to go on from, when its events are still kept.
+fn resume(cluster: &LocalCluster, from: &str) -> Result<u64, ApiError> {
+    let no_number =
+        |_| ApiError::bad_request(format!("Invalid value: {from:?}: resourceVersion is a number"));
+    let version: u64 = from.parse().map_err(no_number)?;
+    let store = cluster.read();
+    if version > store.version() {
+        let words = format!(
+            "Too large resource version: {version}, current: {}",
+            store.version()
+        );
+        return Err(ApiError::new(504, "Timeout", words));
+    }
+    match store.events_after(version) {
+        Some(_) => Ok(version),
+        None => Err(too_old(version)),
+    }
 }
 
 fn too_old(version: u64) -> ApiError {
@@ -181,6 +174,25 @@ impl Scope {
     fn names(&self, object: &Value) -> bool {
         self.name.is_empty()
             || object.pointer("/metadata/name").and_then(Value::as_str) == Some(self.name.as_str())
+    }
+
+    /// All objects as they are now, and where they end when the client asked for that.
+    fn everything(&self, page: &Page, table: Option<Include>, header: &mut bool, mark_end: bool) -> Bytes {
+        let mut lines = Vec::new();
+        for object in page.objects.iter().filter(|o| self.names(o)) {
+            match table {
+                Some(include) => line(&mut lines, "ADDED", &row(&self.kind, object, include, header)),
+                None => line(&mut lines, "ADDED", object),
+            }
+        }
+        if mark_end {
+            line(
+                &mut lines,
+                "BOOKMARK",
+                &bookmark(&self.kind, page.version.parse().unwrap_or(0), true),
+            );
+        }
+        lines.into()
     }
 
     fn matches(&self, object: &Value) -> bool {

@@ -1,8 +1,11 @@
 //! Objects as `kubectl get` prints them: columns and cells. Pure; `now` is an argument.
 
 mod age;
+mod core;
 mod path;
+mod row;
 mod rows;
+mod workloads;
 
 use crate::kinds::{Kind, PrinterColumn};
 use jiff::Timestamp;
@@ -72,7 +75,7 @@ fn definitions(columns: &[Column]) -> Value {
 
 fn cells(kind: &Kind, object: &Value, now: Timestamp) -> Vec<Value> {
     if kind.columns.is_empty() {
-        return rows::cells(&kind.group, &kind.kind, object, now);
+        return rows::cells(&kind.group, &kind.kind, row::Row { object, now });
     }
     let name = object.pointer("/metadata/name").cloned().unwrap_or_default();
     std::iter::once(name)

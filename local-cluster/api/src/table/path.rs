@@ -77,7 +77,10 @@ fn brackets<'a>(inner: &str, found: &[&'a Value]) -> Vec<&'a Value> {
         let wanted = wanted.trim().trim_matches(['\'', '"']);
         let same = |v: &Value| match v {
             Value::String(text) => text == wanted,
-            other => other.to_string() == wanted,
+            other => {
+                let shown = other.to_string();
+                shown == wanted
+            }
         };
         let items = found.iter().flat_map(|v| v.as_array().into_iter().flatten());
         return items
