@@ -150,10 +150,10 @@ impl Service {
     async fn change_extensions(&mut self, wanted: &[Component<ExtensionConfig>]) -> Result<(), Diagnosis> {
         let mut old: Vec<StartedExtension> = Vec::new();
         for started in self.extensions.drain(..) {
-            match wanted
+            let wanted = wanted
                 .iter()
-                .any(|w| w.id == started.component.id && w.config == started.component.config)
-            {
+                .any(|w| w.id == started.component.id && w.config == started.component.config);
+            match wanted && stands_alone(&started.component.config) {
                 true => old.push(started),
                 false => started.running.stop(Instant::now() + DRAIN).await,
             }
@@ -213,6 +213,16 @@ impl Service {
             started.running.stop(deadline).await;
         }
         self.metrics_server.stop(deadline).await;
+    }
+}
+
+/// Whether an extension holds nothing of another: those that do would go on with a store or an authenticator of before.
+fn stands_alone(config: &ExtensionConfig) -> bool {
+    match config {
+        ExtensionConfig::BasicAuth(_)
+        | ExtensionConfig::BearerTokenAuth(_)
+        | ExtensionConfig::JaegerStorage(_) => true,
+        ExtensionConfig::HealthCheck(_) | ExtensionConfig::JaegerQuery(_) => false,
     }
 }
 

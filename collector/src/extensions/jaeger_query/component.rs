@@ -23,7 +23,8 @@ impl JaegerQueryExtension {
         let name = &self.config.storage.traces;
         let store = cx.trace_store(name).ok_or_else(|| {
             let message = format!("there is no trace store `{name}`");
-            let mend = "name a backend of the jaeger_storage extension, and list that extension in service.extensions before this one";
+            let mend =
+                "name a backend of the jaeger_storage extension, and list that extension in service.extensions";
             StartError::config("storage.traces", message, mend)
         })?;
         let standard = HttpServer::default();
