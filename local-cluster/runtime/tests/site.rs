@@ -406,8 +406,12 @@ async fn parent_that_is_killed() {
 
 /// The process of the only Pod, from the state folder.
 fn process_in(state: &Path) -> Option<u32> {
-    let folder = std::fs::read_dir(state.join("objects/core/pods/default")).ok()?;
-    let text = std::fs::read_to_string(folder.flatten().next()?.path()).ok()?;
+    let mut folder = std::fs::read_dir(state.join("objects/core/pods/default"))
+        .ok()?
+        .flatten();
+    // Not what is being written beside it.
+    let written = folder.find(|entry| entry.path().extension().is_some_and(|end| end == "yaml"))?;
+    let text = std::fs::read_to_string(written.path()).ok()?;
     let (_, after) = text.split_once("process://")?;
     let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
     digits.parse().ok()
@@ -435,10 +439,15 @@ async fn killed_with_its_children_gone_and_started_again() {
     )
     .await;
     let site = Site::start(path);
+    // What the API says first is what it was told last, before the kill.
+    let again = |pods: &Vec<Pod>| {
+        let status = pods
+            .first()
+            .and_then(|pod| pod.status.clone()?.container_statuses?.into_iter().next());
+        let restarted = status.is_some_and(|status| status.restart_count > 0 && status.ready);
+        restarted && pods.len() == 1 && process_of(&pods[0]).is_some_and(|new| new != id && is_running(new))
+    };
+    until("the Pod runs again", || site.pods(), again).await;
     rolled_out(&site, 1).await;
-    let pods = site.pods().await;
-    assert_eq!(pods.len(), 1);
-    let status = pods[0].status.clone().unwrap().container_statuses.unwrap();
-    assert!(status[0].restart_count > 0 && process_of(&pods[0]) != Some(id));
     site.stop().await;
 }
