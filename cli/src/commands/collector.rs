@@ -23,7 +23,7 @@ pub(super) async fn run(args: CollectorArgs) -> anyhow::Result<ExitCode> {
 
 /// Status 1 when something is wrong enough that it would not run as written.
 async fn validate(args: CollectorRunArgs) -> anyhow::Result<ExitCode> {
-    let diagnoses = karez_collector::validate(options(args).await?).await;
+    let diagnoses = karez_collector::validate(&options(args).await?).await?;
     for diagnosis in &diagnoses {
         eprintln!("{diagnosis}");
     }
@@ -31,9 +31,6 @@ async fn validate(args: CollectorRunArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn options(args: CollectorRunArgs) -> anyhow::Result<CollectorOptions> {
-    if args.config.is_empty() && args.set.is_empty() {
-        anyhow::bail!("no configuration: name one with --config FILE (or kube:NAMESPACE/NAME, env:NAME, yaml:TEXT)");
-    }
     let from_cluster = args.config.iter().any(|config| config.starts_with("kube:"));
     let client = if from_cluster { Some(program_client(&args.target).await?.0) } else { None };
     Ok(CollectorOptions {

@@ -1,5 +1,6 @@
 //! One function a command: from arguments to a call.
 
+mod collector;
 mod programs;
 mod site;
 mod status;
@@ -36,7 +37,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => site::demo(args).await,
         Command::Site(SiteCommand::Run(args)) => site::run(args).await,
         Command::Router(args) => programs::router(args).await,
-        Command::Collector(_) => anyhow::bail!("not in this build"),
+        Command::Collector(args) => collector::run(args).await,
         Command::SiteController(args) => programs::site_controller(args).await,
         Command::ServiceController(args) => programs::service_controller(args).await,
         Command::Token(command) => token::run(command).await,
