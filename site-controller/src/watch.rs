@@ -275,10 +275,6 @@ impl<K: DeserializeOwned + Send + Sync + 'static> Follower<K> {
             api_version: self.resource.api_version.clone(),
             kind: self.resource.kind.clone(),
         });
-        // A custom resource that says nothing (`kind: Jaeger` and a name) means its defaults.
-        if self.resource.group.contains('.') && object.data.get("spec").is_none() {
-            object.data["spec"] = serde_json::json!({});
-        }
         let metadata = object.metadata.clone();
         let read = serde_json::to_value(object).and_then(read::<K>);
         {
