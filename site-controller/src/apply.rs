@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -167,9 +167,12 @@ impl Applier {
 
     /// Publishes notes as Events, each once while it holds, and takes back those that no longer do.
     ///
-    /// `scope` names what the notes are about as a whole, so that those of other scopes stay.
+    /// `scope` is the namespace that the notes are about as a whole, so that those of others stay.
     pub(crate) async fn publish(&mut self, scope: &str, notes: &[Note], now: Timestamp) {
-        let before = self.events.remove(scope).unwrap_or_default();
+        let before = match self.events.remove(scope) {
+            Some(before) => before,
+            None => self.published_before(scope).await,
+        };
         let mut current = BTreeSet::new();
         for note in notes {
             let event = event(note, self.manager, now);
@@ -202,6 +205,30 @@ impl Applier {
             }
         }
         self.events.insert(scope.to_owned(), current);
+    }
+
+    /// Events of an earlier run in a namespace: they hold on, or are taken back like any other.
+    async fn published_before(&self, namespace: &str) -> BTreeSet<String> {
+        let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
+        let listed = match api.list(&ListParams::default()).await {
+            Ok(listed) => listed.items,
+            Err(error) => {
+                tracing::debug!(%error, namespace, "cannot list Events");
+                return BTreeSet::new();
+            }
+        };
+        let own = |event: &Event| {
+            let source = event
+                .source
+                .as_ref()
+                .and_then(|source| source.component.as_deref());
+            source == Some(self.manager)
+        };
+        let names = listed
+            .iter()
+            .filter(|event| own(event))
+            .filter_map(|event| event.metadata.name.as_ref());
+        names.map(|name| format!("{namespace}/{name}")).collect()
     }
 
     fn api(&self, object: &ObjectRef) -> Api<DynamicObject> {

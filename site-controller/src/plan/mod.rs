@@ -23,6 +23,9 @@ pub(crate) mod site;
 pub(crate) mod site_workloads;
 pub(crate) mod tokens;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{ObjectReference, Secret};

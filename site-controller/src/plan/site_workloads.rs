@@ -390,7 +390,7 @@ fn controller_rules() -> Vec<PolicyRule> {
     vec![
         rule("", &["configmaps", "services"], write),
         rule("", &["secrets", "pods"], READ),
-        rule("", &["events"], &["create", "patch", "delete"]),
+        rule("", &["events"], &["list", "create", "patch", "delete"]),
         rule("apps", &["deployments", "statefulsets", "daemonsets"], READ),
     ]
 }
