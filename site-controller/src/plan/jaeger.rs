@@ -167,8 +167,12 @@ receivers:
     protocols:
       grpc:
         endpoint: 0.0.0.0:14250
+      thrift_http:
+        endpoint: 0.0.0.0:14268
       thrift_compact:
         endpoint: 0.0.0.0:6831
+      thrift_binary:
+        endpoint: 0.0.0.0:6832
 exporters:
   jaeger_storage_exporter:
     trace_storage: memory
