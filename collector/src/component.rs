@@ -200,7 +200,7 @@ pub enum StartError {
         /// The key below the component (`protocols.grpc.endpoint`).
         key: String,
         /// Why.
-        source: BindError,
+        source: Box<BindError>,
     },
     /// Something that the document names is not as it says (a certificate file, an extension).
     #[error("{message}")]
@@ -221,6 +221,14 @@ impl StartError {
             key: key.into(),
             message: message.into(),
             mend: mend.into(),
+        }
+    }
+
+    /// An address that cannot be had.
+    pub fn bind(key: impl Into<String>, source: BindError) -> Self {
+        StartError::Bind {
+            key: key.into(),
+            source: Box::new(source),
         }
     }
 

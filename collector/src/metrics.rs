@@ -107,99 +107,28 @@ impl Metrics {
     /// Registers all families.
     pub fn new() -> Arc<Self> {
         let mut registry = Registry::with_prefix("otelcol");
-        let receivers = |registry: &mut Registry, what: &str, help: &str| {
-            Signal::ALL.map(|signal| {
-                let family = Receivers::default();
-                registry.register(
-                    format!("receiver_{what}_{}", signal.items()),
-                    help,
-                    family.clone(),
-                );
-                family
-            })
+        let r = &mut registry;
+        let mut metrics = Metrics {
+            accepted: by_signal(r, "receiver_accepted", "Items that the pipelines took"),
+            refused: by_signal(r, "receiver_refused", "Items that the pipelines did not take for now"),
+            failed: by_signal(r, "receiver_failed", "Items that the pipelines did not take at all"),
+            incoming: counters(r, "processor_incoming_items", "Items that came to the processor"),
+            outgoing: counters(r, "processor_outgoing_items", "Items that the processor handed on"),
+            dropped: counters(r, "processor_dropped_items", "Items that the processor had taken and lost"),
+            sent: by_signal(r, "exporter_sent", "Items delivered"),
+            send_failed: by_signal(r, "exporter_send_failed", "Items given up"),
+            enqueue_failed: by_signal(r, "exporter_enqueue_failed", "Items that the queue did not take"),
+            queue_size: gauges(r, "exporter_queue_size", "Requests in the queue"),
+            queue_items: gauges(r, "exporter_queue_items", "Items in the queue and under way"),
+            queue_bytes: gauges(r, "exporter_queue_bytes", "Bytes in the queue and under way"),
+            queue_capacity: gauges(r, "exporter_queue_capacity", "What the queue holds at most, in its own measure"),
+            reload_failures: counter(r, "config_reload_failures", "Changed documents that were refused"),
+            reloads: counter(r, "config_reloads", "Changed documents that took effect"),
+            registry: Arc::default(),
         };
-        let accepted = receivers(&mut registry, "accepted", "Items that the pipelines took");
-        let refused = receivers(
-            &mut registry,
-            "refused",
-            "Items that the pipelines did not take for now",
-        );
-        let failed = receivers(
-            &mut registry,
-            "failed",
-            "Items that the pipelines did not take at all",
-        );
-        let exporters = |registry: &mut Registry, what: &str, help: &str| {
-            Signal::ALL.map(|signal| {
-                let family = Exporters::default();
-                registry.register(
-                    format!("exporter_{what}_{}", signal.items()),
-                    help,
-                    family.clone(),
-                );
-                family
-            })
-        };
-        let sent = exporters(&mut registry, "sent", "Items delivered");
-        let send_failed = exporters(&mut registry, "send_failed", "Items given up");
-        let enqueue_failed = exporters(
-            &mut registry,
-            "enqueue_failed",
-            "Items that the queue did not take",
-        );
-        let processors = |registry: &mut Registry, what: &str, help: &str| {
-            let family = Family::<ProcessorLabels, Counter>::default();
-            registry.register(format!("processor_{what}_items"), help, family.clone());
-            family
-        };
-        let incoming = processors(&mut registry, "incoming", "Items that came to the processor");
-        let outgoing = processors(&mut registry, "outgoing", "Items that the processor handed on");
-        let dropped = processors(
-            &mut registry,
-            "dropped",
-            "Items that the processor had taken and lost",
-        );
-        let queues = |registry: &mut Registry, what: &str, help: &str| {
-            let family = Family::<QueueLabels, Gauge>::default();
-            registry.register(format!("exporter_queue_{what}"), help, family.clone());
-            family
-        };
-        let queue_size = queues(&mut registry, "size", "Requests in the queue");
-        let queue_items = queues(&mut registry, "items", "Items in the queue and under way");
-        let queue_bytes = queues(&mut registry, "bytes", "Bytes in the queue and under way");
-        let queue_capacity = queues(
-            &mut registry,
-            "capacity",
-            "What the queue holds at most, in its own measure",
-        );
-        let (reloads, reload_failures) = (Counter::default(), Counter::default());
-        registry.register(
-            "config_reloads",
-            "Changed documents that took effect",
-            reloads.clone(),
-        );
-        let help = "Changed documents that were refused";
-        registry.register("config_reload_failures", help, reload_failures.clone());
         register_process(&mut registry);
-        let registry = Arc::new(registry);
-        Arc::new(Metrics {
-            registry,
-            accepted,
-            refused,
-            failed,
-            incoming,
-            outgoing,
-            dropped,
-            sent,
-            send_failed,
-            enqueue_failed,
-            queue_size,
-            queue_items,
-            queue_bytes,
-            queue_capacity,
-            reload_failures,
-            reloads,
-        })
+        metrics.registry = Arc::new(registry);
+        Arc::new(metrics)
     }
 
     /// What is served at `/metrics`.
@@ -255,6 +184,34 @@ impl Metrics {
         }
     }
 }
+
+/// A family for each signal: `receiver_accepted_spans` and so on.
+fn by_signal<L: Labels>(registry: &mut Registry, name: &str, help: &str) -> [Family<L, Counter>; 3] {
+    Signal::ALL.map(|signal| counters(registry, &format!("{name}_{}", signal.items()), help))
+}
+
+fn counters<L: Labels>(registry: &mut Registry, name: &str, help: &str) -> Family<L, Counter> {
+    let family = Family::<L, Counter>::default();
+    registry.register(name, help, family.clone());
+    family
+}
+
+fn gauges<L: Labels>(registry: &mut Registry, name: &str, help: &str) -> Family<L, Gauge> {
+    let family = Family::<L, Gauge>::default();
+    registry.register(name, help, family.clone());
+    family
+}
+
+fn counter(registry: &mut Registry, name: &str, help: &str) -> Counter {
+    let counter = Counter::default();
+    registry.register(name, help, counter.clone());
+    counter
+}
+
+/// What a set of labels must be to be registered.
+trait Labels: EncodeLabelSet + Clone + Eq + std::hash::Hash + std::fmt::Debug + Send + Sync + 'static {}
+
+impl<L: EncodeLabelSet + Clone + Eq + std::hash::Hash + std::fmt::Debug + Send + Sync + 'static> Labels for L {}
 
 fn register_process(registry: &mut Registry) {
     let started = Level::default();

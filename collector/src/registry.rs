@@ -26,7 +26,6 @@ pub fn receiver(config: &ReceiverConfig) -> Result<Box<dyn Receiver>, StartError
         ReceiverConfig::Jaeger(config) => {
             Ok(Box::new(receivers::jaeger::JaegerReceiver::new(config.clone())))
         }
-        _ => Err(missing("receiver")),
     }
 }
 
@@ -85,12 +84,4 @@ pub fn extension(config: &ExtensionConfig) -> Result<Arc<dyn Extension>, StartEr
             extensions::jaeger_query::JaegerQueryExtension::new(config.clone()),
         ),
     })
-}
-
-fn missing(what: &str) -> StartError {
-    StartError::config(
-        "",
-        format!("`{what}` is not built into this program"),
-        "remove it",
-    )
 }

@@ -104,10 +104,7 @@ impl<'a> Server<'a> {
             self.endpoint
         };
         let bound = cx.net.listen_tcp(endpoint).await;
-        let listeners = bound.map_err(|source| StartError::Bind {
-            key: self.key("endpoint"),
-            source,
-        })?;
+        let listeners = bound.map_err(|source| StartError::bind(self.key("endpoint"), source))?;
         let mut running = Running::none();
         running.bound(listeners.local_addrs());
         for address in running.addresses() {

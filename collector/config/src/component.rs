@@ -27,7 +27,6 @@ pub struct Component<T> {
 
 /// A receiver.
 #[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
 pub enum ReceiverConfig {
     /// `otlp`
     Otlp(OtlpReceiver),

@@ -184,7 +184,7 @@ impl CallError {
         };
         let after = retry_delay(&status);
         let source = std::error::Error::source(&status)
-            .map(|source| chain(source))
+            .map(chain)
             .unwrap_or_default();
         let code = status.code();
         let mut reason = format!("{endpoint}: {}: {}", name(code), status.message());

@@ -215,6 +215,6 @@ impl Sampling {
             self.seen.store(0, Ordering::Relaxed);
         }
         let seen = self.seen.fetch_add(1, Ordering::Relaxed);
-        seen < self.initial || (self.thereafter > 0 && (seen - self.initial) % self.thereafter == 0)
+        seen < self.initial || (self.thereafter > 0 && (seen - self.initial).is_multiple_of(self.thereafter))
     }
 }

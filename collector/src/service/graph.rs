@@ -57,7 +57,7 @@ pub(crate) struct Started {
 
 impl Started {
     /// Starts an island: exporters first, receivers last. On failure nothing of it runs.
-    pub(crate) async fn start(island: Island, around: &Surroundings) -> Result<Self, (Island, Diagnosis)> {
+    pub(crate) async fn start(island: Island, around: &Surroundings) -> Result<Self, Diagnosis> {
         let mut started = Started {
             island,
             receivers: Vec::new(),
@@ -67,9 +67,8 @@ impl Started {
         match started.start_all(around).await {
             Ok(()) => Ok(started),
             Err(diagnosis) => {
-                let island = started.island.clone();
                 started.stop(Instant::now()).await;
-                Err((island, diagnosis))
+                Err(diagnosis)
             }
         }
     }

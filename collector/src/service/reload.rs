@@ -110,7 +110,7 @@ impl Service {
         for island in wanted {
             match Started::start(island, &self.around).await {
                 Ok(started) => self.islands.push(started),
-                Err((_, diagnosis)) => {
+                Err(diagnosis) => {
                     for started in self.islands.split_off(kept) {
                         started.stop(Instant::now() + DRAIN).await;
                     }
@@ -127,7 +127,7 @@ impl Service {
         for island in islands {
             match Started::start(island, &self.around).await {
                 Ok(started) => self.islands.push(started),
-                Err((_, diagnosis)) => tracing::error!("cannot start again what ran before: {diagnosis}"),
+                Err(diagnosis) => tracing::error!("cannot start again what ran before: {diagnosis}"),
             }
         }
         self.ready(!self.islands.is_empty());
@@ -158,7 +158,7 @@ impl Service {
                 false => started.running.stop(Instant::now() + DRAIN).await,
             }
         }
-        let mut built: Vec<(Component<ExtensionConfig>, Arc<dyn Extension>, Option<Running>)> = Vec::new();
+        let mut built = Vec::new();
         for component in wanted {
             match old
                 .iter()

@@ -67,7 +67,7 @@ impl JaegerReceiver {
                 };
                 let bound = cx.net.bind_udp(endpoint);
                 let key = format!("protocols.{name}.endpoint");
-                let sockets = bound.map_err(|source| StartError::Bind { key, source })?;
+                let sockets = bound.map_err(|source| StartError::bind(key, source))?;
                 let addresses: Vec<_> = sockets
                     .iter()
                     .filter_map(|socket| socket.local_addr().ok())
