@@ -110,18 +110,38 @@ impl Metrics {
         let r = &mut registry;
         let mut metrics = Metrics {
             accepted: by_signal(r, "receiver_accepted", "Items that the pipelines took"),
-            refused: by_signal(r, "receiver_refused", "Items that the pipelines did not take for now"),
-            failed: by_signal(r, "receiver_failed", "Items that the pipelines did not take at all"),
+            refused: by_signal(
+                r,
+                "receiver_refused",
+                "Items that the pipelines did not take for now",
+            ),
+            failed: by_signal(
+                r,
+                "receiver_failed",
+                "Items that the pipelines did not take at all",
+            ),
             incoming: counters(r, "processor_incoming_items", "Items that came to the processor"),
-            outgoing: counters(r, "processor_outgoing_items", "Items that the processor handed on"),
-            dropped: counters(r, "processor_dropped_items", "Items that the processor had taken and lost"),
+            outgoing: counters(
+                r,
+                "processor_outgoing_items",
+                "Items that the processor handed on",
+            ),
+            dropped: counters(
+                r,
+                "processor_dropped_items",
+                "Items that the processor had taken and lost",
+            ),
             sent: by_signal(r, "exporter_sent", "Items delivered"),
             send_failed: by_signal(r, "exporter_send_failed", "Items given up"),
             enqueue_failed: by_signal(r, "exporter_enqueue_failed", "Items that the queue did not take"),
             queue_size: gauges(r, "exporter_queue_size", "Requests in the queue"),
             queue_items: gauges(r, "exporter_queue_items", "Items in the queue and under way"),
             queue_bytes: gauges(r, "exporter_queue_bytes", "Bytes in the queue and under way"),
-            queue_capacity: gauges(r, "exporter_queue_capacity", "What the queue holds at most, in its own measure"),
+            queue_capacity: gauges(
+                r,
+                "exporter_queue_capacity",
+                "What the queue holds at most, in its own measure",
+            ),
             reload_failures: counter(r, "config_reload_failures", "Changed documents that were refused"),
             reloads: counter(r, "config_reloads", "Changed documents that took effect"),
             registry: Arc::default(),
@@ -211,7 +231,10 @@ fn counter(registry: &mut Registry, name: &str, help: &str) -> Counter {
 /// What a set of labels must be to be registered.
 trait Labels: EncodeLabelSet + Clone + Eq + std::hash::Hash + std::fmt::Debug + Send + Sync + 'static {}
 
-impl<L: EncodeLabelSet + Clone + Eq + std::hash::Hash + std::fmt::Debug + Send + Sync + 'static> Labels for L {}
+impl<L: EncodeLabelSet + Clone + Eq + std::hash::Hash + std::fmt::Debug + Send + Sync + 'static> Labels
+    for L
+{
+}
 
 fn register_process(registry: &mut Registry) {
     let started = Level::default();

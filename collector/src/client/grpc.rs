@@ -183,9 +183,7 @@ impl CallError {
             }
         };
         let after = retry_delay(&status);
-        let source = std::error::Error::source(&status)
-            .map(chain)
-            .unwrap_or_default();
+        let source = std::error::Error::source(&status).map(chain).unwrap_or_default();
         let code = status.code();
         let mut reason = format!("{endpoint}: {}: {}", name(code), status.message());
         if !source.is_empty() && !reason.contains(&source) {

@@ -88,7 +88,7 @@ impl From<HttpError> for ClientError {
 
 /// A connection that is made when it is needed and made again when it broke.
 pub(super) enum Client {
-    Grpc(GrpcClient, Duration),
+    Grpc(Box<GrpcClient>, Duration),
     Http(Box<HttpClient>),
 }
 
@@ -107,7 +107,10 @@ impl Client {
                     headers,
                     ..config::GrpcClient::default()
                 };
-                Ok(Self::Grpc(GrpcClient::new(&client, &cx)?, options.timeout))
+                Ok(Self::Grpc(
+                    Box::new(GrpcClient::new(&client, &cx)?),
+                    options.timeout,
+                ))
             }
             Transport::Http => {
                 let client = config::HttpClient {
