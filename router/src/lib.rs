@@ -153,7 +153,7 @@ async fn follow(
     loop {
         let document = documents.borrow_and_update().clone();
         match document {
-            None => reject(&shared, vec![format!("{source} is not there")]),
+            None => missing(&shared, &source),
             Some(document) => {
                 if take(&shared, &mut running, document).await {
                     guard = None;
@@ -196,6 +196,15 @@ async fn take(shared: &Shared, running: &mut Running, document: Document) -> boo
         }
     });
     true
+}
+
+/// The source has no document: at first that is only early, later what runs keeps running.
+fn missing(shared: &Shared, source: &Source) {
+    if shared.read(|state| state.config.is_some()) {
+        return reject(shared, vec![format!("{source} is not there any more")]);
+    }
+    tracing::info!(%source, "waiting for the document");
+    shared.change(|state| state.document.errors = vec![format!("{source} is not there yet")]);
 }
 
 /// Reports a document that does not run; what runs keeps running.

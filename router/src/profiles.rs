@@ -7,11 +7,14 @@ use karez_identity::TlsMaterial;
 use karez_lifecycle::volumes;
 use karez_router_config::TlsSource;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::metrics::Metrics;
 
 /// How often a directory is looked at.
 const POLL: Duration = Duration::from_secs(1);
+/// How long something may be missing at the start before that is worth a word.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// More than any PEM file has.
 const FILE_LIMIT: u64 = 256 * 1024;
 
@@ -22,6 +25,15 @@ pub(crate) enum Profile {
     Waiting(String),
     /// Usable.
     Ready(TlsMaterial),
+}
+
+/// The profile once it is usable; what it waits for when that takes longer than a moment.
+pub(crate) async fn usable(profile: &mut watch::Receiver<Profile>) -> Profile {
+    let ready = profile.wait_for(|profile| matches!(profile, Profile::Ready(_)));
+    if let Ok(Ok(ready)) = timeout(PATIENCE + PATIENCE / 2, ready).await {
+        return ready.clone();
+    }
+    profile.borrow_and_update().clone()
 }
 
 /// Where Secrets are.
@@ -72,6 +84,10 @@ async fn follow_secret(
     metrics: Metrics,
 ) {
     let mut last = None;
+    // The first reading takes a moment; until then nothing is known, which is not the same as missing.
+    if data.borrow().is_none() {
+        let _ = timeout(PATIENCE, data.changed()).await;
+    }
     loop {
         let profile = match &*data.borrow_and_update() {
             None => Profile::Waiting(format!("Secret {secret} is not there yet")),

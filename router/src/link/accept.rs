@@ -19,7 +19,7 @@ use super::session::{Side, TOKEN_REVOKED, greet};
 use super::transport::{server_config, server_endpoint};
 use crate::listener::{BIND_AGAIN, endpoint};
 use crate::metrics::Fault;
-use crate::profiles::Profile;
+use crate::profiles::{Profile, usable};
 use crate::shared::{BoundState, Shared};
 
 /// Handshakes at once; more wait in the endpoint's bounded queue.
@@ -60,8 +60,14 @@ pub(crate) async fn accept(shared: Arc<Shared>, mut accept: Accept, stop: Cancel
             () = follow_profile(&mut accept, &endpoints) => {}
         }
     }
+    let stops = shared.shutdown.is_triggered();
+    let why: &[u8] = if stops {
+        b"the router stops"
+    } else {
+        b"the port was closed there"
+    };
     for endpoint in &endpoints {
-        endpoint.close(0u32.into(), b"the port was closed there");
+        endpoint.close(0u32.into(), why);
     }
     for endpoint in &endpoints {
         // Bounded, so that a peer that does not hear the farewell holds nothing up.
@@ -77,7 +83,7 @@ pub(crate) async fn accept(shared: Arc<Shared>, mut accept: Accept, stop: Cancel
 async fn open(shared: &Shared, accept: &mut Accept) -> Vec<Endpoint> {
     let mut said = None;
     loop {
-        let profile = accept.profile.borrow_and_update().clone();
+        let profile = usable(&mut accept.profile).await;
         let error = match &profile {
             Profile::Waiting(reason) => format!("TLS profile \"{}\": {reason}", accept.config.tls),
             Profile::Ready(material) => match bind(shared, &accept.config, material) {

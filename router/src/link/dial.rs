@@ -15,7 +15,7 @@ use super::failure::{CloseCode, Failure, close};
 use super::session::{Side, greet};
 use super::transport::client_config;
 use crate::metrics::Fault;
-use crate::profiles::Profile;
+use crate::profiles::{Profile, usable};
 use crate::shared::{DialState, Shared};
 
 /// An attempt that takes longer starts afresh.
@@ -108,7 +108,12 @@ fn report(shared: &Shared, dial: &Dial, failure: &Failure, news: bool) {
 
 /// One attempt, and if it succeeds the whole life of the link. Always ends in a failure of some kind.
 async fn attempt(shared: &Arc<Shared>, dial: &mut Dial, stop: &CancellationToken) -> Failure {
-    let material = match dial.profile.borrow_and_update().clone() {
+    let profile = tokio::select! {
+        profile = usable(&mut dial.profile) => profile,
+        () = stop.cancelled() => return Failure::down("removed"),
+        () = shared.shutdown.triggered() => return Failure::down("the router stops"),
+    };
+    let material = match profile {
         Profile::Ready(material) => material,
         Profile::Waiting(reason) => {
             return Failure::down(format!("TLS profile \"{}\": {reason}", dial.config.tls));
