@@ -27,7 +27,7 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
 use crate::component::{ComponentContext, Running, StartError};
-use crate::extensions::auth::ServerAuth;
+use crate::extensions::auth::{AuthError, ServerAuth};
 use crate::tls;
 
 /// Connections of one server at once.
@@ -218,7 +218,7 @@ async fn authenticate(
     request: Request,
     next: Next,
 ) -> Result<Response, Infallible> {
-    let refused = match auth.authenticate(request.headers()) {
+    let refused = match checked(auth, request.headers()).await {
         Ok(_) => return Ok(next.run(request).await),
         Err(refused) => refused,
     };
@@ -233,6 +233,19 @@ async fn authenticate(
         HeaderValue::from_static("Basic realm=\"karez\""),
     );
     Ok(response)
+}
+
+/// Checks a caller; slow hashes are computed aside, a few at once, so that wrong passwords cannot take all cores.
+async fn checked(auth: Arc<dyn ServerAuth>, headers: &http::HeaderMap) -> Result<(), AuthError> {
+    static SLOW: Semaphore = Semaphore::const_new(2);
+    if let Some(done) = auth.authenticate_at_once(headers) {
+        return done.map(drop);
+    }
+    let slot = SLOW.acquire().await;
+    let headers = headers.clone();
+    let done = tokio::task::spawn_blocking(move || auth.authenticate(&headers).map(drop)).await;
+    drop(slot);
+    done.unwrap_or(Err(AuthError::InvalidCredentials))
 }
 
 /// Whether a request is a gRPC call.

@@ -169,7 +169,7 @@ async fn otlp_callers_without_or_with_wrong_credentials_are_refused_in_the_colle
     let guarded = start(
         "
 extensions:
-  basicauth/server: {htpasswd: {inline: 'user-1:1234'}}
+  basicauth/server: {htpasswd: {inline: 'user-1:$$apr1$$saltsalt$$xTHh70zTZEsccS/UX8/vw1'}}
   bearertokenauth: {token: secret}
 receivers:
   otlp: {protocols: {grpc: {endpoint: '127.0.0.1:0', auth: {authenticator: basicauth/server}}, http: {endpoint: '127.0.0.1:0', auth: {authenticator: bearertokenauth}}}}

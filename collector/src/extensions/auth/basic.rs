@@ -49,26 +49,38 @@ impl BasicAuthServer {
 
 impl ServerAuth for BasicAuthServer {
     fn authenticate(&self, headers: &HeaderMap) -> Result<Principal, AuthError> {
-        let header = headers.get(AUTHORIZATION).ok_or(AuthError::NoBasicAuth)?;
-        if header.is_empty() {
-            return Err(AuthError::NoBasicAuth);
-        }
-        let encoded = header
-            .as_bytes()
-            .strip_prefix(PREFIX.as_bytes())
-            .ok_or(AuthError::InvalidSchemePrefix)?;
-        let decoded = base64::engine::general_purpose::STANDARD
-            .decode(encoded)
-            .map_err(|_| AuthError::InvalidFormat)?;
-        let text = String::from_utf8(decoded).map_err(|_| AuthError::InvalidFormat)?;
-        let (user, password) = text.split_once(':').ok_or(AuthError::InvalidFormat)?;
-        match self.htpasswd.matches(user, password) {
-            true => Ok(Principal {
-                username: Some(user.to_owned()),
-            }),
+        let (user, password) = credentials(headers)?;
+        match self.htpasswd.matches(&user, &password) {
+            true => Ok(Principal { username: Some(user) }),
             false => Err(AuthError::InvalidCredentials),
         }
     }
+
+    fn authenticate_at_once(&self, headers: &HeaderMap) -> Option<Result<Principal, AuthError>> {
+        match credentials(headers) {
+            Err(error) => Some(Err(error)),
+            Ok((user, password)) if self.htpasswd.is_slow(&user, &password) => None,
+            Ok(_) => Some(self.authenticate(headers)),
+        }
+    }
+}
+
+/// User and password of a request.
+fn credentials(headers: &HeaderMap) -> Result<(String, String), AuthError> {
+    let header = headers.get(AUTHORIZATION).ok_or(AuthError::NoBasicAuth)?;
+    if header.is_empty() {
+        return Err(AuthError::NoBasicAuth);
+    }
+    let encoded = header
+        .as_bytes()
+        .strip_prefix(PREFIX.as_bytes())
+        .ok_or(AuthError::InvalidSchemePrefix)?;
+    let decoded = base64::engine::general_purpose::STANDARD
+        .decode(encoded)
+        .map_err(|_| AuthError::InvalidFormat)?;
+    let text = String::from_utf8(decoded).map_err(|_| AuthError::InvalidFormat)?;
+    let (user, password) = text.split_once(':').ok_or(AuthError::InvalidFormat)?;
+    Ok((user.to_owned(), password.to_owned()))
 }
 
 /// `client_auth:` of the extension.

@@ -69,13 +69,7 @@ impl Htpasswd {
             crypt::matches(password, &self.decoy);
             return false;
         };
-        let mark: [u8; 32] = Sha256::new()
-            .chain_update(self.salt)
-            .chain_update((user.len() as u64).to_le_bytes())
-            .chain_update(user)
-            .chain_update(password)
-            .finalize()
-            .into();
+        let mark = self.mark(user, password);
         if self
             .right
             .lock()
@@ -93,5 +87,27 @@ impl Htpasswd {
             right.insert(mark);
         }
         matches
+    }
+    /// Whether [`Htpasswd::matches`] would have to compute a hash that is slow on purpose.
+    pub fn is_slow(&self, user: &str, password: &str) -> bool {
+        let hash = self.users.get(user).unwrap_or(&self.decoy);
+        let known = || {
+            let mark = self.mark(user, password);
+            self.right
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .contains(&mark)
+        };
+        hash.starts_with('$') && !known()
+    }
+
+    fn mark(&self, user: &str, password: &str) -> [u8; 32] {
+        Sha256::new()
+            .chain_update(self.salt)
+            .chain_update((user.len() as u64).to_le_bytes())
+            .chain_update(user)
+            .chain_update(password)
+            .finalize()
+            .into()
     }
 }

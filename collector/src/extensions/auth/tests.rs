@@ -97,6 +97,32 @@ fn wrong_and_missing_credentials_have_the_collectors_texts() {
 }
 
 #[test]
+fn slow_hashes_are_told_apart_and_remembered() {
+    let server = server(&format!(
+        "fast:1234\nslow:{}\n",
+        bcrypt::hash("secret", 4).unwrap()
+    ));
+    assert!(
+        server
+            .authenticate_at_once(&basic("fast:1234"))
+            .is_some_and(|done| done.is_ok())
+    );
+    assert!(server.authenticate_at_once(&basic("slow:secret")).is_none());
+    assert!(
+        server
+            .authenticate_at_once(&basic("slow"))
+            .is_some_and(|done| done.is_err())
+    );
+    assert!(server.authenticate(&basic("slow:secret")).is_ok());
+    assert!(
+        server
+            .authenticate_at_once(&basic("slow:secret"))
+            .is_some_and(|done| done.is_ok())
+    );
+    assert!(server.authenticate_at_once(&basic("slow:wrong")).is_none());
+}
+
+#[test]
 fn password_files_are_checked_at_the_start() {
     let none = BasicAuthServer::new(&HtpasswdConfig::default()).unwrap_err();
     assert!(none.to_string().contains("names no user"), "{none}");
