@@ -206,7 +206,11 @@ fn file_document(path: &Path, text: String, version: u64) -> Document {
 /// Hears of changes in the file's folder. The poll finds them too, so a machine without such events still works.
 fn listen(path: &Path) -> (Option<notify::RecommendedWatcher>, mpsc::Receiver<()>) {
     let (sender, receiver) = mpsc::channel(1);
-    let told = move |_: notify::Result<notify::Event>| {
+    let told = move |event: notify::Result<notify::Event>| {
+        // Our own reading is an event as well: heeding it would be a loop without end.
+        if event.is_ok_and(|event| event.kind.is_access()) {
+            return;
+        }
         // Full means that a change is already told.
         let _ = sender.try_send(());
     };

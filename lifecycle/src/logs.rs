@@ -20,7 +20,10 @@ pub fn init_logs(level: &str, format: LogFormat) {
     let filter = filter(std::env::var("RUST_LOG").ok().as_deref(), level);
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+        .with_writer(std::io::stderr)
+        // A record that cannot be written (the reader of a pipe is gone) would otherwise be reported with `eprintln!`,
+        // which panics on the same pipe: a child of a killed parent would die in the wrong place, or not at all.
+        .log_internal_errors(false);
     let result = match format {
         LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),

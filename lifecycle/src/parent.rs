@@ -25,8 +25,9 @@ pub(crate) fn watch_from_env(shutdown: &Shutdown) -> io::Result<()> {
     let shutdown = shutdown.clone();
     std::thread::Builder::new().name("parent".into()).spawn(move || {
         wait_for_end(pipe);
-        tracing::warn!("the parent process is gone: stopping");
+        // First of all: the parent read our standard error too, so what is said next may reach nobody.
         shutdown.trigger();
+        tracing::warn!("the parent process is gone: stopping");
         std::thread::sleep(GRACE);
         tracing::error!(
             seconds = GRACE.as_secs(),
