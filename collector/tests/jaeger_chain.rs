@@ -1,6 +1,8 @@
 //! Two collectors from documents, as in the two-sites example: spans that enter the edge over UDP come out of the public
 //! collector's query API; callers without credentials are told so; a changed document keeps what is stored.
 
+#![allow(clippy::unwrap_used)]
+
 use std::net::SocketAddr;
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! OTLP in, OTLP out, over real sockets.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use common::{Backend, address, metric, request, send, send_bytes, start, until};

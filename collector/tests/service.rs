@@ -1,5 +1,7 @@
 //! Authentication, TLS, start failures, reload.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::sync::Arc;
