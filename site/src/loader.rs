@@ -165,8 +165,11 @@ impl Loader {
     pub async fn run(mut self, shutdown: Shutdown) {
         let (changed, mut changes) = mpsc::channel(1);
         // Without the kernel's reports the poll alone finds every change.
-        let mut watcher = notify::recommended_watcher(move |_| {
-            let _ = changed.try_send(());
+        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            // Our own reading is an event as well: heeding it would be a loop without end.
+            if !event.is_ok_and(|event| event.kind.is_access()) {
+                let _ = changed.try_send(());
+            }
         })
         .ok();
         loop {
