@@ -56,6 +56,13 @@ fn kind(definition: &Value, version: &Value) -> Kind {
             .pointer("/subresources/scale")
             .is_some_and(Value::is_object),
         columns: columns(version),
+        fields: version
+            .get("selectableFields")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .map(|f| text(f, "/jsonPath").trim_start_matches('.').to_owned())
+            .collect(),
         shape,
         singular,
         kind,

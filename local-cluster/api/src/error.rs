@@ -90,6 +90,14 @@ impl ApiError {
         }
     }
 
+    /// As `new`, with details that say nothing, as the original has them here.
+    pub(crate) fn with_details(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            details: Some(Box::new(json!({}))),
+            ..Self::new(code, reason, message)
+        }
+    }
+
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(400, "BadRequest", message)
     }
@@ -116,7 +124,7 @@ impl ApiError {
     }
 
     pub(crate) fn method_not_allowed() -> Self {
-        Self::new(
+        Self::with_details(
             405,
             "MethodNotAllowed",
             "the server does not allow this method on the requested resource",
@@ -164,7 +172,12 @@ impl ApiError {
         } else {
             format!("[{}]", each.join(", "))
         };
-        let mut details = json!({"name": name, "group": group, "kind": kind});
+        let mut details = json!({});
+        for (field, value) in [("name", name), ("group", group), ("kind", kind)] {
+            if !value.is_empty() {
+                details[field] = json!(value);
+            }
+        }
         details["causes"] = causes_json(causes);
         Self {
             code: 422,

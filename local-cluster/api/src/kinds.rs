@@ -44,6 +44,8 @@ pub(crate) struct Kind {
     pub(crate) scale: bool,
     pub(crate) shape: Shape,
     pub(crate) columns: Vec<PrinterColumn>,
+    /// What a definition lets field selectors name.
+    pub(crate) fields: Vec<String>,
 }
 
 impl Kind {
@@ -61,6 +63,60 @@ impl Kind {
             Shape::Custom(schema) => Some(Schema::new(schema)),
             Shape::Open => Some(Schema::new(&OPEN)),
         }
+    }
+
+    /// The paths that field selectors may name.
+    pub(crate) fn selectable(&self) -> Vec<&str> {
+        let own: &[&str] = match (self.group.as_str(), self.kind.as_str()) {
+            ("", "Pod") => &[
+                "spec.nodeName",
+                "spec.restartPolicy",
+                "spec.schedulerName",
+                "spec.serviceAccountName",
+                "spec.hostNetwork",
+                "status.phase",
+                "status.podIP",
+                "status.nominatedNodeName",
+            ],
+            ("", "Event") => &[
+                "involvedObject.kind",
+                "involvedObject.namespace",
+                "involvedObject.name",
+                "involvedObject.uid",
+                "involvedObject.apiVersion",
+                "involvedObject.resourceVersion",
+                "involvedObject.fieldPath",
+                "reason",
+                "reportingComponent",
+                "source",
+                "type",
+            ],
+            ("events.k8s.io", "Event") => &[
+                "regarding.kind",
+                "regarding.namespace",
+                "regarding.name",
+                "regarding.uid",
+                "regarding.apiVersion",
+                "regarding.resourceVersion",
+                "regarding.fieldPath",
+                "reason",
+                "reportingController",
+                "type",
+            ],
+            ("", "Secret") => &["type"],
+            ("", "Service") => &["spec.clusterIP", "spec.type"],
+            ("", "Namespace") => &["status.phase"],
+            ("", "Node") => &["spec.unschedulable"],
+            ("apps", "ReplicaSet") => &["status.replicas"],
+            ("batch", "Job") => &["status.successful"],
+            _ => &[],
+        };
+        ["metadata.name", "metadata.namespace"]
+            .iter()
+            .chain(own)
+            .copied()
+            .chain(self.fields.iter().map(String::as_str))
+            .collect()
     }
 
     pub(crate) fn is_builtin(&self) -> bool {
@@ -162,6 +218,7 @@ fn builtin(row: &Row) -> Kind {
         scale,
         shape: Shape::Builtin(schema),
         columns: Vec::new(),
+        fields: Vec::new(),
     }
 }
 

@@ -162,8 +162,22 @@ impl Fields {
         Ok(Self(fields))
     }
 
+    /// The first path that is none of those that can be selected by.
+    pub(crate) fn unknown<'a>(&'a self, known: &[&str]) -> Option<&'a str> {
+        self.0
+            .iter()
+            .map(|(path, ..)| path.as_str())
+            .find(|path| !known.contains(path))
+    }
+
     pub(crate) fn matches(&self, object: &Value) -> bool {
         self.0.iter().all(|(path, wanted, equal)| {
+            // Events' component is called `source` in selectors.
+            let path = if path == "source" && object.get("source").is_some_and(Value::is_object) {
+                "source.component"
+            } else {
+                path
+            };
             let mut value = Some(object);
             for step in path.split('.') {
                 value = value.and_then(|v| v.get(step));

@@ -45,6 +45,7 @@ fn is_label_value(text: &str) -> bool {
 }
 
 const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+const SERVICE: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
 const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
 
 /// Mistakes in the metadata, for any kind.
@@ -114,7 +115,11 @@ fn name(kind: &Kind, object: &Value, causes: &mut Vec<Cause>) {
             !name.contains(['/', '%']) && name != "." && name != ".." && name.len() <= 253,
             "may not contain '/' or '%'",
         ),
-        "Service" | "Namespace" if kind.group.is_empty() => (is_label(name), LABEL),
+        "Service" if kind.group.is_empty() => (
+            is_label(name) && name.starts_with(|c: char| c.is_ascii_lowercase()),
+            SERVICE,
+        ),
+        "Namespace" if kind.group.is_empty() => (is_label(name), LABEL),
         _ => (is_subdomain(name), SUBDOMAIN),
     };
     if !fits {

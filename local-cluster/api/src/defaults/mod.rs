@@ -1,6 +1,7 @@
 //! What a server fills in when a client leaves it out, for the built-in kinds. Pure.
 
 mod network;
+mod quantity;
 mod workload;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -11,16 +12,18 @@ pub(crate) fn apply(group: &str, kind: &str, object: &mut Value) {
     match (group, kind) {
         ("", "Pod") => {
             if let Some(spec) = child(object, "spec") {
-                workload::pod_spec(spec, true);
+                set(spec, "enableServiceLinks", json!(true));
+                workload::pod_spec(spec);
             }
         }
         ("", "Service") => network::service(object),
         ("", "Secret") => secret(object),
         ("", "Namespace") => namespace(object),
+        ("" | "events.k8s.io", "Event") => event(object, group.is_empty()),
         ("", "Endpoints") => network::endpoints(object),
         ("", "PersistentVolumeClaim") => {
             if let Some(spec) = child(object, "spec") {
-                set(spec, "volumeMode", json!("Filesystem"));
+                workload::claim(spec);
             }
         }
         ("apps", "Deployment") => workload::deployment(object),
@@ -35,6 +38,8 @@ pub(crate) fn apply(group: &str, kind: &str, object: &mut Value) {
         ("autoscaling", "HorizontalPodAutoscaler") => {
             if let Some(spec) = child(object, "spec") {
                 set(spec, "minReplicas", json!(1));
+                let cpu = json!({"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}});
+                set(spec, "metrics", json!([{"type": "Resource", "resource": cpu}]));
             }
         }
         _ => {}
@@ -113,11 +118,33 @@ fn namespace(object: &mut Value) {
     {
         set(labels, "kubernetes.io/metadata.name", json!(name));
     }
-    if let Some(spec) = made(object, "spec") {
-        set(spec, "finalizers", json!(["kubernetes"]));
+}
+
+/// What a Pod of its own is given, and no template.
+pub(crate) fn bare_pod(object: &mut Value) {
+    if let Some(spec) = child(object, "spec") {
+        workload::bare(spec);
     }
-    if let Some(status) = made(object, "status") {
-        set(status, "phase", json!("Active"));
+}
+
+/// The original writes these fields always.
+fn event(object: &mut Value, core: bool) {
+    let Some(event) = object.as_object_mut() else {
+        return;
+    };
+    let component = if core {
+        "reportingComponent"
+    } else {
+        "reportingController"
+    };
+    for name in [component, "reportingInstance"] {
+        set(event, name, json!(""));
+    }
+    if core {
+        set(event, "source", json!({}));
+        for name in ["eventTime", "firstTimestamp", "lastTimestamp"] {
+            set(event, name, Value::Null);
+        }
     }
 }
 

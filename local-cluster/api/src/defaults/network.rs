@@ -24,8 +24,6 @@ pub(super) fn service(object: &mut Value) {
     let load_balancer = spec["type"] == "LoadBalancer";
     if !external_name {
         set_text(spec, "internalTrafficPolicy", "Cluster");
-        set_text(spec, "ipFamilyPolicy", "SingleStack");
-        set(spec, "ipFamilies", json!(["IPv4"]));
     }
     if load_balancer {
         set(spec, "allocateLoadBalancerNodePorts", json!(true));
@@ -65,6 +63,9 @@ pub(super) fn endpoint_slice(object: &mut Value) {
     let Some(root) = object.as_object_mut() else {
         return;
     };
+    for endpoint in elements(root, "endpoints") {
+        set(endpoint, "conditions", json!({}));
+    }
     for port in elements(root, "ports") {
         set(port, "name", json!(""));
         set_text(port, "protocol", "TCP");

@@ -1,22 +1,14 @@
 //! Pods and what makes Pods.
 
-use super::{Object, child, child_of, elements, made, set, set_text};
+use super::{Object, child, child_of, elements, made, quantity, set, set_text};
 use serde_json::{Value, json};
 
-/// `bare`: a Pod of its own, not a template; a template keeps `enableServiceLinks` and the account unset.
-pub(super) fn pod_spec(spec: &mut Object, bare: bool) {
+pub(super) fn pod_spec(spec: &mut Object) {
     set_text(spec, "restartPolicy", "Always");
     set_text(spec, "dnsPolicy", "ClusterFirst");
     set_text(spec, "schedulerName", "default-scheduler");
     set(spec, "terminationGracePeriodSeconds", json!(30));
     set(spec, "securityContext", json!({}));
-    if bare {
-        set(spec, "enableServiceLinks", json!(true));
-        set_text(spec, "serviceAccountName", "default");
-        set(spec, "preemptionPolicy", json!("PreemptLowerPriority"));
-        set(spec, "priority", json!(0));
-        bare_tolerations(spec);
-    }
     if let Some(account) = spec.get("serviceAccountName").cloned() {
         set(spec, "serviceAccount", account);
     } else if let Some(account) = spec.get("serviceAccount").cloned() {
@@ -30,6 +22,16 @@ pub(super) fn pod_spec(spec: &mut Object, bare: bool) {
     for one in elements(spec, "volumes") {
         volume(one);
     }
+}
+
+/// What a Pod of its own is given.
+pub(super) fn bare(spec: &mut Object) {
+    set_text(spec, "serviceAccountName", "default");
+    let account = spec.get("serviceAccountName").cloned().unwrap_or_default();
+    set(spec, "serviceAccount", account);
+    set(spec, "preemptionPolicy", json!("PreemptLowerPriority"));
+    set(spec, "priority", json!(0));
+    bare_tolerations(spec);
 }
 
 fn bare_tolerations(spec: &mut Object) {
@@ -64,6 +66,7 @@ fn container(container: &mut Object) {
         if latest { "Always" } else { "IfNotPresent" },
     );
     set(container, "resources", json!({}));
+    resources(container);
     set_text(container, "terminationMessagePath", "/dev/termination-log");
     set_text(container, "terminationMessagePolicy", "File");
     for port in elements(container, "ports") {
@@ -80,6 +83,21 @@ fn container(container: &mut Object) {
             set_text(field, "apiVersion", "v1");
         }
     }
+}
+
+/// Amounts in the one way each is written.
+fn resources(holder: &mut Object) {
+    for what in ["limits", "requests"] {
+        let amounts = child_of(holder, "resources").and_then(|r| child_of(r, what));
+        for (_, amount) in amounts.into_iter().flatten() {
+            quantity::canonical(amount);
+        }
+    }
+}
+
+pub(super) fn claim(spec: &mut Object) {
+    set(spec, "volumeMode", json!("Filesystem"));
+    resources(spec);
 }
 
 fn probe(probe: &mut Object) {
@@ -135,7 +153,7 @@ fn template(spec: &mut Object) {
             metadata.retain(|name, value| name != "creationTimestamp" || !value.is_null());
         }
         if let Some(pod) = child_of(template, "spec") {
-            pod_spec(pod, false);
+            pod_spec(pod);
         }
     }
 }
@@ -172,6 +190,17 @@ pub(super) fn replica_set(object: &mut Value) {
 }
 
 pub(super) fn daemon_set(object: &mut Value) {
+    if let Some(annotations) = object
+        .as_object_mut()
+        .and_then(|o| made(o, "metadata"))
+        .and_then(|m| made(m, "annotations"))
+    {
+        set(
+            annotations,
+            "deprecated.daemonset.template.generation",
+            json!("1"),
+        );
+    }
     let Some(spec) = child(object, "spec") else { return };
     set(spec, "revisionHistoryLimit", json!(10));
     if let Some(strategy) = made(spec, "updateStrategy") {
@@ -199,7 +228,7 @@ pub(super) fn stateful_set(object: &mut Value) {
         set(claim, "kind", json!("PersistentVolumeClaim"));
         set(claim, "status", json!({"phase": "Pending"}));
         if let Some(spec) = child_of(claim, "spec") {
-            set(spec, "volumeMode", json!("Filesystem"));
+            self::claim(spec);
         }
     }
 }

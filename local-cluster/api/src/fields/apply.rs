@@ -1,8 +1,9 @@
 //! Server-side apply: merges what a manager wants into what there is, gives up what it no longer wants, finds conflicts.
 
 use super::{
+    difference::Difference,
     managed::{self, Entry, Writer},
-    set::{Difference, FieldSet, element_name, list_type},
+    set::{FieldSet, element_name, list_type},
 };
 use crate::{
     error::{ApiError, Cause, causes_json},
@@ -33,7 +34,7 @@ pub(crate) fn apply(
     let empty = json!({});
     let base = if live.is_null() { &empty } else { live };
     let mut object = merge(base, config, schema);
-    let mut changed = Difference::between(base, &object, schema).changed;
+    let mut changed = Difference::between(base, &object, schema, writer.typed).changed;
     changed = changed.intersection(&wanted);
     settle_conflicts(&mut entries, writer, &changed, force)?;
 
@@ -244,6 +245,8 @@ mod tests {
             subresource: "",
             api_version: "apps/v1",
             now: "2026-01-01T00:00:00Z",
+            typed: true,
+            has_status: true,
         }
     }
 

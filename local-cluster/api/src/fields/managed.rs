@@ -1,6 +1,6 @@
 //! `metadata.managedFields`: one entry a manager, operation and subresource.
 
-use super::set::{Difference, FieldSet};
+use super::{difference::Difference, set::FieldSet};
 use crate::schema::Schema;
 use serde_json::{Value, json};
 
@@ -13,6 +13,10 @@ pub(crate) struct Writer<'a> {
     pub(crate) subresource: &'a str,
     pub(crate) api_version: &'a str,
     pub(crate) now: &'a str,
+    /// A built-in kind.
+    pub(crate) typed: bool,
+    /// The status is another subresource's.
+    pub(crate) has_status: bool,
 }
 
 /// An entry of `managedFields`, decoded.
@@ -58,8 +62,12 @@ pub(crate) fn new_entry(writer: &Writer<'_>, set: FieldSet) -> Entry {
 
 /// Writes the entries back; those that own nothing are dropped.
 pub(crate) fn store(object: &mut Value, entries: &[Entry]) {
+    let mut entries: Vec<&Entry> = entries.iter().collect();
+    entries.sort_by_key(|e| {
+        ["operation", "time", "manager", "apiVersion", "subresource"].map(|field| e.text(field))
+    });
     let list: Vec<Value> = entries
-        .iter()
+        .into_iter()
         .filter(|e| !e.set.is_empty())
         .map(|entry| {
             let mut raw = entry.raw.clone();
@@ -101,10 +109,10 @@ pub(crate) fn record_update(old: &Value, new: &mut Value, schema: Option<Schema<
     }
     let empty = json!({});
     let base = if old.is_null() { &empty } else { old };
-    let mut difference = Difference::between(base, new, schema);
+    let mut difference = Difference::between(base, new, schema, writer.typed);
     if writer.subresource == "status" {
         difference.changed.keep_child("f:status");
-    } else if writer.subresource.is_empty() && !old.is_null() {
+    } else if writer.subresource.is_empty() && writer.has_status {
         difference.changed.remove_child("f:status");
     }
     let changed_at_all = !difference.changed.is_empty();

@@ -4,6 +4,7 @@
 //! what there is; `managed` keeps the list in an object's metadata. All pure.
 
 mod apply;
+mod difference;
 mod managed;
 mod set;
 

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 /// A tree of places in an object; those with `here` belong to the set.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct FieldSet {
-    here: bool,
-    children: BTreeMap<String, FieldSet>,
+    pub(super) here: bool,
+    pub(super) children: BTreeMap<String, FieldSet>,
 }
 
 /// What stands at a place when a list is read as a map: its elements by their notation.
@@ -242,100 +242,6 @@ fn spelled(name: &str) -> String {
     }
 }
 
-/// What a change did: places that are new or hold another value, and places that are gone.
-#[derive(Debug, Default)]
-pub(crate) struct Difference {
-    pub(crate) changed: FieldSet,
-    pub(crate) removed: FieldSet,
-}
-
-impl Difference {
-    pub(crate) fn between(old: &Value, new: &Value, schema: Option<Schema<'_>>) -> Self {
-        let mut difference = Self::default();
-        compare(old, new, schema, &mut difference.changed, &mut difference.removed);
-        difference.changed.strip_system_fields();
-        difference.removed.strip_system_fields();
-        difference
-    }
-}
-
-fn compare(
-    old: &Value,
-    new: &Value,
-    schema: Option<Schema<'_>>,
-    changed: &mut FieldSet,
-    removed: &mut FieldSet,
-) {
-    if old == new {
-        return;
-    }
-    let places = match (old, new) {
-        (Value::Object(_), Value::Object(_)) if !schema.is_some_and(|s| s.is_atomic_map()) => {
-            Some((members(old, schema), members(new, schema)))
-        }
-        (Value::Array(a), Value::Array(b))
-            if list_type(schema, a) != ListType::Atomic && list_type(schema, b) != ListType::Atomic =>
-        {
-            Some((members(old, schema), members(new, schema)))
-        }
-        _ => None,
-    };
-    let Some((before, after)) = places else {
-        changed.here = true;
-        return;
-    };
-    for (name, (value, inner)) in &after {
-        match before.get(name) {
-            Some((old, _)) => {
-                let (mut c, mut r) = (FieldSet::default(), FieldSet::default());
-                compare(old, value, *inner, &mut c, &mut r);
-                if !c.is_empty() {
-                    changed.children.insert(name.clone(), c);
-                }
-                if !r.is_empty() {
-                    removed.children.insert(name.clone(), r);
-                }
-            }
-            None => {
-                let mut added = FieldSet::default();
-                added.add(value, *inner);
-                // A map, a list or an element that is new is itself owned; a struct is only its fields.
-                let is_struct = name.starts_with("f:") && inner.is_some_and(|s| s.properties().is_some());
-                added.here |= !is_struct || added.children.is_empty();
-                changed.children.insert(name.clone(), added);
-            }
-        }
-    }
-    for name in before.keys().filter(|name| !after.contains_key(*name)) {
-        removed.children.insert(
-            name.clone(),
-            FieldSet {
-                here: true,
-                children: BTreeMap::new(),
-            },
-        );
-    }
-}
-
-type Members<'a> = BTreeMap<String, (&'a Value, Option<Schema<'a>>)>;
-
-fn members<'a>(value: &'a Value, schema: Option<Schema<'a>>) -> Members<'a> {
-    match value {
-        Value::Object(map) => map
-            .iter()
-            .map(|(name, v)| (format!("f:{name}"), (v, schema.and_then(|s| s.child(name)))))
-            .collect(),
-        Value::Array(list) => {
-            let kind = list_type(schema, list);
-            let items = schema.and_then(|s| s.items());
-            list.iter()
-                .filter_map(|v| Some((element_name(schema, kind, v)?, (v, items))))
-                .collect()
-        }
-        _ => Members::new(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -353,19 +259,5 @@ mod tests {
             set.paths()
                 .contains(&".spec.containers[name=\"c\"].image".to_owned())
         );
-    }
-
-    #[test]
-    fn finds_what_a_change_did() {
-        let schema = Schema::named("io.k8s.api.core.v1.ConfigMap");
-        let old = json!({"metadata": {}, "data": {"a": "1", "b": "2"}});
-        let new = json!({"data": {"a": "1", "b": "3", "c": "4"}, "metadata": {"labels": {"l": ""}}});
-        let difference = Difference::between(&old, &new, schema);
-        assert_eq!(
-            difference.changed.paths(),
-            [".data.b", ".data.c", ".metadata.labels", ".metadata.labels.l"]
-        );
-        let back = Difference::between(&new, &old, schema);
-        assert_eq!(back.removed.paths(), [".data.c", ".metadata.labels"]);
     }
 }

@@ -151,7 +151,7 @@ fn read_token(token: &str) -> Result<(String, String, String), ApiError> {
 }
 
 pub(crate) fn page(cluster: &LocalCluster, asked: &Asked, at: &At) -> Result<Page, ApiError> {
-    let (labels, fields) = (asked.query.labels()?, asked.query.fields()?);
+    let (labels, fields) = (asked.query.labels()?, asked.query.fields(&at.kind)?);
     let limit = asked
         .query
         .number("limit")
@@ -328,8 +328,14 @@ async fn delete(cluster: Arc<LocalCluster>, asked: Asked, at: At) -> Result<Resp
             store::delete(store, place.target(), &wanted, ctx)
         })
         .await?;
-    let remains = cluster.object(&at.kind, at.target().namespace, &at.name).is_ok();
-    if remains {
+    // Pods and Services are shown as they were; others only while something holds them.
+    let grace = planned.object["metadata"]["deletionGracePeriodSeconds"]
+        .as_i64()
+        .unwrap_or(0);
+    let held = grace > 0 || planned.object.pointer("/metadata/finalizers").is_some();
+    let shown =
+        at.kind.group.is_empty() && matches!(at.kind.kind.as_str(), "Pod" | "Service" | "ServiceAccount");
+    if held || shown || cluster.object(&at.kind, at.target().namespace, &at.name).is_ok() {
         return Ok(respond::json(StatusCode::OK, &planned.object));
     }
     let mut details =

@@ -2,6 +2,7 @@
 
 use crate::{
     error::ApiError,
+    kinds::Kind,
     selector::{Fields, Labels},
     store::FieldValidation,
 };
@@ -120,9 +121,20 @@ impl Query {
             .map_err(|e| ApiError::bad_request(e.to_string()))
     }
 
-    pub(crate) fn fields(&self) -> Result<Fields, ApiError> {
-        Fields::parse(self.get("fieldSelector").unwrap_or(""))
-            .map_err(|e| ApiError::bad_request(e.to_string()))
+    /// The field selector, when it names only what a kind can be selected by.
+    pub(crate) fn fields(&self, kind: &Kind) -> Result<Fields, ApiError> {
+        let text = self.get("fieldSelector").unwrap_or("");
+        let fields = Fields::parse(text).map_err(|e| ApiError::bad_request(e.to_string()))?;
+        let known = kind.selectable();
+        if let Some(unknown) = fields.unknown(&known) {
+            let known: Vec<String> = known.iter().map(|path| format!("\"{path}\"")).collect();
+            let words = format!(
+                "\"{unknown}\" is not a known field selector: only {}",
+                known.join(", ")
+            );
+            return Err(ApiError::bad_request(words));
+        }
+        Ok(fields)
     }
 
     pub(crate) fn dry_run(&self) -> Result<bool, ApiError> {

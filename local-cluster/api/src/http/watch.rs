@@ -64,7 +64,7 @@ pub(crate) fn answer(
         namespace: at.namespace.clone(),
         name: at.name.clone(),
         labels: asked.query.labels()?,
-        fields: asked.query.fields()?,
+        fields: asked.query.fields(&at.kind)?,
     };
     let from = asked.query.get("resourceVersion").unwrap_or("");
     let bookmarks = asked.query.flag("allowWatchBookmarks");

@@ -129,6 +129,14 @@ mod tests {
     }
 
     #[test]
+    fn strategic_puts_new_elements_before_those_it_does_not_name() {
+        let pod = json!({"spec": {"containers": [{"name": "a"}, {"name": "b"}]}});
+        let patch = json!({"spec": {"containers": [{"name": "n"}, {"name": "b"}]}});
+        let wanted = json!({"spec": {"containers": [{"name": "n"}, {"name": "a"}, {"name": "b"}]}});
+        assert_eq!(pod_patch(pod, patch), wanted);
+    }
+
+    #[test]
     fn strategic_deletes_and_orders() {
         let pod = json!({"spec": {"containers": [{"name": "a"}, {"name": "b"}, {"name": "c"}]}});
         let patch = json!({"spec": {
@@ -154,7 +162,7 @@ mod tests {
         let patch = json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a"], "finalizers": ["c"]}});
         assert_eq!(
             pod_patch(pod, patch),
-            json!({"metadata": {"finalizers": ["b", "c"]}})
+            json!({"metadata": {"finalizers": ["c", "b"]}})
         );
     }
 

@@ -34,6 +34,12 @@ pub(super) fn merge(
             remove_primitives(&mut original, field, value);
         }
     }
+    let order = |name: &str| {
+        patch
+            .get(&format!("{ORDER}{name}"))
+            .and_then(Value::as_array)
+            .map(Vec::as_slice)
+    };
     for (name, value) in patch.iter().filter(|(name, _)| !name.starts_with('$')) {
         let child = schema.and_then(|s| s.child(name));
         if value.is_null() {
@@ -43,18 +49,26 @@ pub(super) fn merge(
         let merged = match (original.get(name), value) {
             (Some(Value::Object(old)), Value::Object(new)) => Value::Object(merge(old.clone(), new, child)?),
             (None, Value::Object(new)) => Value::Object(merge(Object::new(), new, child)?),
-            (Some(Value::Array(old)), Value::Array(new)) => Value::Array(merge_list(old, new, child)?),
-            (None, Value::Array(new)) => Value::Array(merge_list(&[], new, child)?),
+            (Some(Value::Array(old)), Value::Array(new)) => {
+                Value::Array(merge_list(old, new, child, order(name))?)
+            }
+            (None, Value::Array(new)) => Value::Array(merge_list(&[], new, child, order(name))?),
             (_, other) => other.clone(),
         };
         original.insert(name.clone(), merged);
     }
+    // An order may come for a list that is not patched itself.
     for (name, order) in patch {
-        if let (Some(field), Some(order)) = (name.strip_prefix(ORDER), order.as_array()) {
+        let Some(field) = name
+            .strip_prefix(ORDER)
+            .filter(|field| !patch.contains_key(*field))
+        else {
+            continue;
+        };
+        if let (Some(order), Some(Value::Array(list))) = (order.as_array(), original.get_mut(field)) {
             let key = schema.and_then(|s| s.child(field)).and_then(|s| s.merge_key());
-            if let Some(Value::Array(list)) = original.get_mut(field) {
-                reorder(list, order, key);
-            }
+            let before = list.clone();
+            *list = ordered(std::mem::take(list), order, &before, key);
         }
     }
     Ok(original)
@@ -75,7 +89,12 @@ fn remove_primitives(original: &mut Object, field: &str, removed: &Value) {
     }
 }
 
-fn merge_list(old: &[Value], new: &[Value], schema: Option<Schema<'_>>) -> Result<Vec<Value>, ApiError> {
+fn merge_list(
+    old: &[Value],
+    new: &[Value],
+    schema: Option<Schema<'_>>,
+    order: Option<&[Value]>,
+) -> Result<Vec<Value>, ApiError> {
     let merges = schema.is_some_and(|s| s.patch_strategy().split(',').any(|strategy| strategy == "merge"));
     if !merges {
         return Ok(new.to_vec());
@@ -87,7 +106,7 @@ fn merge_list(old: &[Value], new: &[Value], schema: Option<Schema<'_>>) -> Resul
                 merged.push(item.clone());
             }
         }
-        return Ok(merged);
+        return Ok(ordered(merged, order.unwrap_or(new), old, None));
     };
     let replaces = |item: &Value| {
         item.get(DIRECTIVE).and_then(Value::as_str) == Some("replace") && item.get(key).is_none()
@@ -101,7 +120,7 @@ fn merge_list(old: &[Value], new: &[Value], schema: Option<Schema<'_>>) -> Resul
     for item in new.iter().filter(|item| !replaces(item)) {
         merge_item(&mut merged, item, key, items)?;
     }
-    Ok(merged)
+    Ok(ordered(merged, order.unwrap_or(new), old, Some(key)))
 }
 
 fn merge_item(
@@ -131,18 +150,29 @@ fn merge_item(
     Ok(())
 }
 
-/// Puts the elements that `order` lists into that order, in the places they hold now; others stay where they are.
-fn reorder(list: &mut [Value], order: &[Value], key: Option<&str>) {
-    let rank = |item: &Value| {
-        order.iter().position(|wanted| match key {
-            Some(key) => wanted.get(key).is_some() && wanted.get(key) == item.get(key),
-            None => wanted == item,
+/// Puts a merged list in order: what the patch names in the patch's order, before what only the server has, unless both
+/// stood on the server the other way round.
+fn ordered(merged: Vec<Value>, order: &[Value], server: &[Value], key: Option<&str>) -> Vec<Value> {
+    let index = |list: &[Value], item: &Value| {
+        list.iter().position(|other| match key {
+            Some(key) => other.get(key).is_some() && other.get(key) == item.get(key),
+            None => other == item,
         })
     };
-    let places: Vec<usize> = (0..list.len()).filter(|at| rank(&list[*at]).is_some()).collect();
-    let mut items: Vec<Value> = places.iter().map(|at| list[*at].clone()).collect();
-    items.sort_by_key(|item| rank(item));
-    for (place, item) in places.into_iter().zip(items) {
-        list[place] = item;
+    let (mut named, rest): (Vec<Value>, Vec<Value>) =
+        merged.into_iter().partition(|item| index(order, item).is_some());
+    named.sort_by_key(|item| index(order, item));
+    let (mut named, mut rest) = (named.into_iter().peekable(), rest.into_iter().peekable());
+    let mut out = Vec::new();
+    loop {
+        let server_first = match (rest.peek(), named.peek()) {
+            (Some(left), Some(right)) => {
+                matches!((index(server, left), index(server, right)), (Some(l), Some(r)) if l < r)
+            }
+            (Some(_), None) => true,
+            (None, Some(_)) => false,
+            (None, None) => return out,
+        };
+        out.extend(if server_first { rest.next() } else { named.next() });
     }
 }

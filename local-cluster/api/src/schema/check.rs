@@ -24,6 +24,7 @@ fn walk(schema: Schema<'_>, value: &Value, path: &str, depth: usize, causes: &mu
     }
     if let Some(wrong) = type_mismatch(schema, value) {
         causes.push(wrong_type(path, value, wrong));
+        scalar(schema, value, path, causes);
         return;
     }
     scalar(schema, value, path, causes);

@@ -42,6 +42,14 @@ pub(super) fn allocate(store: &Store, old: Option<&Value>, service: &mut Value) 
     };
     service["spec"]["clusterIPs"] = json!([address]);
     service["spec"]["clusterIP"] = json!(address);
+    for (field, value) in [
+        ("ipFamilies", json!(["IPv4"])),
+        ("ipFamilyPolicy", json!("SingleStack")),
+    ] {
+        if service["spec"].get(field).is_none() {
+            service["spec"][field] = value;
+        }
+    }
     if matches!(spec(service, "type"), "NodePort" | "LoadBalancer") {
         node_ports(store, old, service);
     }

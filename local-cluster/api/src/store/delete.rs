@@ -5,7 +5,10 @@ use super::{
     meta::{self, text},
     write::Target,
 };
-use crate::{error::ApiError, kinds::Kind};
+use crate::{
+    error::{ApiError, Cause},
+    kinds::Kind,
+};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -112,7 +115,7 @@ fn check_preconditions(kind: &Kind, live: &Value, options: &DeleteOptions) -> Re
         let found = text(live, pointer);
         if let Some(wanted) = wanted.as_deref().filter(|wanted| *wanted != found) {
             let why = format!(
-                "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"
+                "the {what} in the precondition ({wanted}) does not match the {what} in record ({found}). The object might have been deleted and then recreated"
             );
             return Err(ApiError::conflict(&kind.group, &kind.plural, name, &why));
         }
@@ -126,9 +129,9 @@ fn add_finalizer(object: &mut Value, propagation: Option<&str>) -> Result<(), Ap
         Some("Foreground") => Some(gc::FOREGROUND),
         Some("Orphan") => Some(gc::ORPHAN),
         Some(other) => {
-            let words =
-                format!("propagationPolicy {other:?} is unknown; give Foreground, Background or Orphan");
-            return Err(ApiError::bad_request(words));
+            let allowed = "\"Foreground\", \"Background\", \"Orphan\", \"nil\"";
+            let cause = Cause::unsupported("propagationPolicy", &json!(other), allowed);
+            return Err(ApiError::invalid("meta.k8s.io", "DeleteOptions", "", &[cause]));
         }
     };
     let mut finalizers: Vec<String> = meta::finalizers(object).into_iter().map(str::to_owned).collect();

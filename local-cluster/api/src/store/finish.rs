@@ -1,13 +1,13 @@
 //! The last steps of every write: shape, defaults, admission, validation, ownership, generation.
 
 use super::{
-    Change, Context, FieldValidation, Planned, Store, addresses, convert,
+    Change, Context, FieldValidation, Planned, Store, convert,
     meta::{self, text},
+    prepare,
     write::Target,
 };
 use crate::{
     admission::Operation,
-    crd, defaults,
     error::{ApiError, Cause},
     fields::{self, Writer},
     kinds::{Kind, Shape},
@@ -41,36 +41,52 @@ pub(super) fn finish(
     let kind = target.kind;
     let warnings = shape(kind, &mut new, ctx.validation)?;
     if old.is_none() {
-        initial_status(kind, &mut new);
+        prepare::initial_status(kind, &mut new);
     }
-    complete(store, kind, old.as_ref(), &mut new, ctx);
+    prepare::put_defaults(kind, &mut new);
+    if !applied {
+        record(target, old.as_ref(), &mut new, ctx);
+    }
+    // What follows is the server's and owned by nobody.
+    prepare::prepare(store, kind, old.as_ref(), &mut new, &ctx.time());
     if target.subresource.is_empty() {
         admit(store, kind, old.as_ref(), &mut new, ctx)?;
-        complete(store, kind, old.as_ref(), &mut new, ctx);
+        prepare::put_defaults(kind, &mut new);
+        prepare::prepare(store, kind, old.as_ref(), &mut new, &ctx.time());
     }
     check(kind, target, old.as_ref(), &new)?;
     bump_generation(kind, old.as_ref(), &mut new);
-    if !applied {
-        let (time, api_version) = (ctx.time(), kind.api_version());
-        let manager = if ctx.manager.is_empty() {
+    store_as(store, target, old, new, warnings)
+}
+
+/// The write's fields become the writer's.
+fn record(target: &Target<'_>, old: Option<&Value>, new: &mut Value, ctx: &Context<'_>) {
+    let (time, api_version) = (ctx.time(), target.kind.api_version());
+    let writer = Writer {
+        manager: if ctx.manager.is_empty() {
             "unknown"
         } else {
             ctx.manager
-        };
-        let writer = Writer {
-            manager,
-            operation: "Update",
-            subresource: target.subresource,
-            api_version: &api_version,
-            now: &time,
-        };
-        fields::record_update(
-            old.as_ref().unwrap_or(&Value::Null),
-            &mut new,
-            kind.schema(),
-            &writer,
-        );
-    }
+        },
+        operation: "Update",
+        subresource: target.subresource,
+        api_version: &api_version,
+        now: &time,
+        typed: target.kind.is_builtin(),
+        has_status: target.kind.status,
+    };
+    fields::record_update(old.unwrap_or(&Value::Null), new, target.kind.schema(), &writer);
+}
+
+/// The object as a change of the store, unless nothing differs.
+fn store_as(
+    store: &Store,
+    target: &Target<'_>,
+    old: Option<Value>,
+    mut new: Value,
+    warnings: Vec<String>,
+) -> Result<Planned, ApiError> {
+    let kind = target.kind;
     if let Some(old) = old.as_ref().filter(|old| **old == new) {
         return Ok(Planned {
             change: None,
@@ -151,87 +167,6 @@ fn drop_nulls(value: &mut Value) {
     }
 }
 
-/// What a new object's status is, where the server decides it.
-fn initial_status(kind: &Kind, new: &mut Value) {
-    if !kind.status || kind.kind == "Node" {
-        return;
-    }
-    let status = match (kind.group.as_str(), kind.kind.as_str()) {
-        ("", "Pod") => Some(json!({"phase": "Pending", "qosClass": quality(new)})),
-        ("", "Service") | ("networking.k8s.io", "Ingress") => Some(json!({"loadBalancer": {}})),
-        ("", "PersistentVolumeClaim") => Some(json!({"phase": "Pending"})),
-        ("apps", "ReplicaSet") => Some(json!({"replicas": 0})),
-        ("apps", "StatefulSet") => Some(json!({"availableReplicas": 0, "replicas": 0})),
-        ("apps", "DaemonSet") => Some(json!({
-            "currentNumberScheduled": 0, "desiredNumberScheduled": 0, "numberMisscheduled": 0, "numberReady": 0})),
-        _ if kind.is_builtin() && kind.kind != "CustomResourceDefinition" && kind.kind != "Namespace" => {
-            Some(json!({}))
-        }
-        _ => None,
-    };
-    let Some(map) = new.as_object_mut() else { return };
-    match status {
-        Some(status) => {
-            map.insert("status".into(), status);
-        }
-        None => {
-            map.shift_remove("status");
-        }
-    }
-}
-
-fn quality(pod: &Value) -> &'static str {
-    let containers = pod
-        .pointer("/spec/containers")
-        .and_then(Value::as_array)
-        .cloned()
-        .unwrap_or_default();
-    let amount = |c: &Value, what: &str, name: &str| c.pointer(&format!("/resources/{what}/{name}")).cloned();
-    let limited = |c: &Value| {
-        ["cpu", "memory"].iter().all(|n| {
-            let limit = amount(c, "limits", n);
-            limit.is_some() && amount(c, "requests", n).is_none_or(|r| Some(r) == limit)
-        })
-    };
-    let bare = |c: &Value| {
-        ["limits", "requests"].iter().all(|what| {
-            c.pointer(&format!("/resources/{what}"))
-                .is_none_or(|r| r.as_object().is_none_or(serde_json::Map::is_empty))
-        })
-    };
-    if containers.iter().all(bare) {
-        "BestEffort"
-    } else if containers.iter().all(limited) {
-        "Guaranteed"
-    } else {
-        "Burstable"
-    }
-}
-
-/// Defaults and allocations.
-fn complete(store: &Store, kind: &Kind, old: Option<&Value>, new: &mut Value, ctx: &Context<'_>) {
-    match &kind.shape {
-        Shape::Builtin(_) => defaults::apply(&kind.group, &kind.kind, new),
-        Shape::Custom(schema) => {
-            if let Some(properties) = schema::Schema::new(schema).properties() {
-                for (name, property) in properties.iter().filter(|(name, _)| *name != "metadata") {
-                    if let Some(inner) = new.get_mut(name) {
-                        schema::apply_defaults(schema::Schema::new(property), inner);
-                    } else if let Some(default) = property.get("default") {
-                        new[name] = default.clone();
-                    }
-                }
-            }
-        }
-        Shape::Open => {}
-    }
-    match (kind.group.as_str(), kind.kind.as_str()) {
-        ("", "Service") => addresses::allocate(store, old, new),
-        ("apiextensions.k8s.io", "CustomResourceDefinition") => crd::complete(new, &ctx.time()),
-        _ => {}
-    }
-}
-
 fn admit(
     store: &Store,
     kind: &Kind,
@@ -264,6 +199,10 @@ fn check(kind: &Kind, target: &Target<'_>, old: Option<&Value>, new: &Value) -> 
         .schema()
         .map(|s| schema::validate(s, new))
         .unwrap_or_default();
+    if kind.is_builtin() {
+        // The original's numbers and flags are zero when they are not given.
+        causes.retain(|c| c.reason != "FieldValueRequired" || !c.field.starts_with("status."));
+    }
     if kind.is_builtin()
         && let Some(wrong) = causes.iter().find(|c| c.reason == "FieldValueTypeInvalid")
     {

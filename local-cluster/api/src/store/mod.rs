@@ -9,6 +9,7 @@ mod delete;
 mod finish;
 pub(crate) mod gc;
 mod meta;
+mod prepare;
 mod write;
 
 use crate::{
@@ -177,6 +178,7 @@ impl Store {
             scale: false,
             shape: Shape::Open,
             columns: Vec::new(),
+            fields: Vec::new(),
         });
         self.registry.put(versions);
     }

@@ -6,7 +6,7 @@ use super::{
     meta::{self, text},
 };
 use crate::{
-    error::ApiError,
+    error::{ApiError, Cause},
     fields::{self, Writer},
     kinds::Kind,
     patch::{PatchKind, patched},
@@ -300,9 +300,8 @@ pub(crate) fn apply(
     ctx: &Context<'_>,
 ) -> Result<Planned, ApiError> {
     if ctx.manager.is_empty() {
-        return Err(ApiError::bad_request(
-            "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
-        ));
+        let cause = Cause::required("fieldManager", "is required for apply patch");
+        return Err(ApiError::invalid("meta.k8s.io", "PatchOptions", "", &[cause]));
     }
     identify(&target, &mut config)?;
     if config
@@ -342,6 +341,8 @@ pub(crate) fn apply(
         subresource: target.subresource,
         api_version: &api_version,
         now: &time,
+        typed: target.kind.is_builtin(),
+        has_status: target.kind.status,
     };
     let new = fields::apply(
         live.as_ref().unwrap_or(&Value::Null),

@@ -181,14 +181,8 @@ pub(super) fn event(row: Row<'_>) -> Vec<Value> {
         "/lastTimestamp",
         "/deprecatedLastTimestamp",
         "/eventTime",
-        "/metadata/creationTimestamp",
     ]);
-    let first = first_of(&[
-        "/firstTimestamp",
-        "/deprecatedFirstTimestamp",
-        "/eventTime",
-        "/metadata/creationTimestamp",
-    ]);
+    let first = first_of(&["/firstTimestamp", "/deprecatedFirstTimestamp", "/eventTime"]);
     let about = if row.object.get("involvedObject").is_some() {
         "/involvedObject"
     } else {
@@ -211,9 +205,9 @@ pub(super) fn event(row: Row<'_>) -> Vec<Value> {
         json!(row.text("/type")),
         json!(row.text("/reason")),
         json!(format!("{}/{}", part("kind").to_lowercase(), part("name"))),
-        json!(first_of(&["/message", "/note"]).trim()),
         json!(part("fieldPath")),
         json!(first_of(&sources)),
+        json!(first_of(&["/message", "/note"]).trim()),
         json!(age(first, row.now)),
         json!(count),
         row.name(),

@@ -55,17 +55,25 @@ pub(crate) fn columns(kind: &Kind) -> Vec<Column> {
         });
         return std::iter::once(Column::new("Name", 0)).chain(custom).collect();
     }
-    // `Name Ready | IP`: what stands after the bar is shown with `-o wide`.
-    let (shown, wide) = rows::header(&kind.group, &kind.kind)
-        .split_once('|')
-        .unwrap_or((rows::header(&kind.group, &kind.kind), ""));
-    let names = |text: &'static str, priority| {
-        text.split(',')
-            .map(str::trim)
-            .filter(|n| !n.is_empty())
-            .map(move |name| Column::new(name, priority))
+    // A column that begins with `+` is shown with `-o wide` only, and so is all that stands after the bar.
+    let header = rows::header(&kind.group, &kind.kind);
+    let (shown, wide) = header.split_once('|').unwrap_or((header, ""));
+    let column = |name: &'static str, priority: i64| match name.strip_prefix('+') {
+        Some(name) => Column::new(name, 1),
+        None => Column::new(name, priority),
     };
-    names(shown, 0).chain(names(wide, 1)).collect()
+    let names = |text: &'static str| text.split(',').filter(|name| !name.is_empty());
+    let mut columns: Vec<Column> = names(shown)
+        .map(|n| column(n, 0))
+        .chain(names(wide).map(|n| column(n, 1)))
+        .collect();
+    if let Some(age) = columns
+        .last_mut()
+        .filter(|c| !kind.is_builtin() && c.name == "Age")
+    {
+        age.kind = "date".to_owned();
+    }
+    columns
 }
 
 fn definitions(columns: &[Column]) -> Value {

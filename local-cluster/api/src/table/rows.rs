@@ -19,7 +19,7 @@ pub(super) fn header(group: &str, kind: &str) -> &'static str {
         ("", "Node") => {
             "Name,Status,Roles,Age,Version|Internal-IP,External-IP,OS-Image,Kernel-Version,Container-Runtime"
         }
-        (_, "Event") => "Last Seen,Type,Reason,Object,Message|Subobject,Source,First Seen,Count,Name",
+        (_, "Event") => "Last Seen,Type,Reason,Object,+Subobject,+Source,Message,+First Seen,+Count,+Name",
         ("", "Endpoints") => "Name,Endpoints,Age",
         ("", "PersistentVolumeClaim") => {
             "Name,Status,Volume,Capacity,Access Modes,StorageClass,VolumeAttributesClass,Age|VolumeMode"

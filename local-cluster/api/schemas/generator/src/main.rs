@@ -118,6 +118,20 @@ fn amend(definitions: &mut Map<String, Value>) {
             *schema = free.clone();
         }
     }
+    // Structs that server-side apply takes as one value.
+    const ATOMIC: &[&str] = &[
+        "api.core.v1.ConfigMapKeySelector", "api.core.v1.EndpointAddress", "api.core.v1.EndpointPort", "api.core.v1.FileKeySelector",
+        "api.core.v1.LocalObjectReference", "api.core.v1.NodeSelector", "api.core.v1.NodeSelectorTerm", "api.core.v1.ObjectFieldSelector",
+        "api.core.v1.ObjectReference", "api.core.v1.ResourceFieldSelector", "api.core.v1.ScopeSelector", "api.core.v1.SecretKeySelector",
+        "api.core.v1.SecretReference", "api.core.v1.TypedLocalObjectReference", "api.networking.v1.ServiceBackendPort",
+        "api.rbac.v1.RoleRef", "api.rbac.v1.Subject", "apimachinery.pkg.apis.meta.v1.LabelSelector", "apimachinery.pkg.apis.meta.v1.OwnerReference",
+        "api.discovery.v1.EndpointPort",
+    ];
+    for name in ATOMIC {
+        if let Some(schema) = definitions.get_mut(&format!("io.k8s.{name}")) {
+            schema["x-kubernetes-map-type"] = json!("atomic");
+        }
+    }
     definitions["io.k8s.api.apps.v1.DeploymentSpec"]["properties"]["strategy"]["x-kubernetes-patch-strategy"] =
         json!("retainKeys");
 }
