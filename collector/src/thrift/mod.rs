@@ -13,6 +13,7 @@
 mod batch;
 mod binary;
 mod compact;
+mod write;
 
 pub use batch::{decode_batch, decode_message, encode_batch, encode_message, encoded_span_len};
 pub use binary::{BinaryReader, BinaryWriter};
