@@ -246,6 +246,29 @@ async fn refuses_an_expired_certificate() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refuses_a_server_of_another_name_and_the_own_site() {
+    let mut public = Site::public();
+    let server = public.issue("other", &["other.example"], Timestamp::now());
+    write_profile(&public.folder.path().join("skupper-internal"), &server);
+    let token = public.token("token1", Timestamp::now());
+    public.start().await;
+    let error = refusal(&public, &token).await;
+    assert!(
+        error.contains("certificate is for another name than skupper-router"),
+        "{error}"
+    );
+
+    let mut public = Site::public();
+    let token = public.token("token1", Timestamp::now());
+    public.start().await;
+    let mut own = Site::new("public", Mode::Edge);
+    own.link_to(public.port().await, &token);
+    own.start().await;
+    let link = own.link("refused", |link| link.state == LinkState::Refused).await;
+    assert!(link.error.unwrap().contains("both ends are the same site"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn refuses_a_token_that_is_not_on_the_list_and_a_wrong_role() {
     let mut public = Site::public();
     let unknown = public.issue("unknown", &[], Timestamp::now());

@@ -52,7 +52,7 @@ pub(crate) async fn dial(shared: Arc<Shared>, mut dial: Dial, stop: Cancellation
     while !stop.is_cancelled() && !shared.shutdown.is_triggered() {
         let started = Instant::now();
         let failure = attempt(&shared, &mut dial, &stop).await;
-        if stop.is_cancelled() {
+        if stop.is_cancelled() || shared.shutdown.is_triggered() {
             break;
         }
         let news = shared.set_dialled(&dial.name, failure.state, Some(failure.text.clone()), None);
