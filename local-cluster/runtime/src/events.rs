@@ -18,17 +18,20 @@ pub(crate) enum Severity {
     Warning,
 }
 
+/// What happened.
+#[derive(Clone, Debug)]
+pub(crate) struct What<'a> {
+    pub(crate) severity: Severity,
+    pub(crate) reason: &'a str,
+    /// What it is about: the same reason about the same is the same Event again.
+    pub(crate) about: &'a str,
+    pub(crate) message: String,
+}
+
 /// Writes an Event about a Pod, in the background: nothing waits for it, and nothing depends on it.
-pub(crate) fn record(
-    client: &Client,
-    pod: &Pod,
-    node: &str,
-    severity: Severity,
-    reason: &str,
-    message: String,
-) {
+pub(crate) fn record(client: &Client, pod: &Pod, node: &str, what: What<'_>) {
     let namespace = pod.namespace().unwrap_or_else(|| "default".into());
-    let event = event(pod, node, severity, reason, message, Timestamp::now());
+    let event = event(pod, node, what, Timestamp::now());
     let events: Api<Event> = Api::namespaced(client.clone(), &namespace);
     tokio::spawn(async move {
         if let Err(error) = write(&events, &event).await {
@@ -44,32 +47,32 @@ async fn write(events: &Api<Event>, event: &Event) -> kube::Result<()> {
         return events.create(&PostParams::default(), event).await.map(drop);
     };
     let count = known.count.unwrap_or(1).saturating_add(1);
-    let again = serde_json::json!({"count": count, "lastTimestamp": event.last_timestamp});
+    let again =
+        serde_json::json!({"count": count, "lastTimestamp": event.last_timestamp, "message": event.message});
     events
         .patch(&name, &PatchParams::default(), &Patch::Merge(again))
         .await
         .map(drop)
 }
 
-fn event(
-    pod: &Pod,
-    node: &str,
-    severity: Severity,
-    reason: &str,
-    mut message: String,
-    now: Timestamp,
-) -> Event {
+fn event(pod: &Pod, node: &str, what: What<'_>, now: Timestamp) -> Event {
+    let What {
+        severity,
+        reason,
+        about,
+        mut message,
+    } = what;
     let namespace = pod.namespace();
     let mut end = message.len().min(MAX_MESSAGE);
     while !message.is_char_boundary(end) {
         end -= 1;
     }
     message.truncate(end);
-    let what = hash_of(&(pod.uid(), format!("{severity:?}"), reason, &message));
+    let hash = hash_of(&(pod.uid(), format!("{severity:?}"), reason, about));
     Event {
         metadata: ObjectMeta {
             namespace: namespace.clone(),
-            name: Some(format!("{}.{what}", pod.name_any())),
+            name: Some(format!("{}.{hash}", pod.name_any())),
             ..ObjectMeta::default()
         },
         involved_object: ObjectReference {

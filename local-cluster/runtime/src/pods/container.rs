@@ -10,10 +10,11 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use super::launch::Unit;
+use super::logs;
 use super::probe::{self, Tally, Verdict};
 use super::process::{Exit, Launch, Process};
 use super::status::{Ended, State};
-use crate::events::{self, Severity};
+use crate::events::{self, Severity, What};
 
 /// The pause before the first restart; doubled by each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -101,14 +102,19 @@ impl Runner {
 
     fn event(&self, severity: Severity, reason: &str, message: String) {
         let host = &self.unit.host;
-        events::record(
-            &host.client,
-            &self.unit.pod(),
-            &host.node,
+        // What a container lacks differs from time to time; the rest only repeats itself.
+        let about = if reason == "Failed" {
+            message.clone()
+        } else {
+            self.container.name.clone()
+        };
+        let what = What {
             severity,
             reason,
+            about: &about,
             message,
-        );
+        };
+        events::record(&host.client, &self.unit.pod(), &host.node, what);
     }
 
     /// Waits until everything that the container needs is there; none when stopped before.
@@ -192,9 +198,13 @@ impl Runner {
         let grace = self.grace();
         tokio::select! {
             exit = process.wait() => {
-                let reason = if exit.code == 0 { "Completed" } else { "Error" };
-                tracing::info!(pod, container, code = exit.code, "ended");
-                Run { end: end(exit, reason, None), stopped: false }
+                if exit.code == 0 {
+                    tracing::info!(pod, container, code = 0, "ended");
+                    return Run { end: end(exit, "Completed", None), stopped: false };
+                }
+                let said = logs::last_line(&launch.log);
+                tracing::warn!(pod, container, code = exit.code, said, "ended");
+                Run { end: end(exit, "Error", said), stopped: false }
             }
             () = stopped(stop) => {
                 let grace = stop.borrow().unwrap_or(grace);
@@ -230,13 +240,17 @@ impl Runner {
 
     fn back_off(&self, end: Ended, pause: Duration) {
         let name = &self.container.name;
-        let message = format!(
-            "back-off {pause:?} restarting failed container {name}: exit code {}",
-            end.code
-        );
+        let said = end
+            .message
+            .as_ref()
+            .map(|said| format!(": {said}"))
+            .unwrap_or_default();
+        let code = end.code;
+        let what = format!("restarting failed container {name}: exit code {code}{said}");
         if pause > FIRST_PAUSE {
-            self.event(Severity::Warning, "BackOff", message.clone());
+            self.event(Severity::Warning, "BackOff", format!("Back-off {what}"));
         }
+        let message = format!("back-off {pause:?} {what}");
         self.change(|observed| {
             observed.last = Some(end);
             observed.restarts = observed.restarts.saturating_add(1);

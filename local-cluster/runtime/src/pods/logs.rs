@@ -1,7 +1,7 @@
 //! Containers' logs: a file each, rotated by size, the previous one beside it.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,6 +13,8 @@ use super::files;
 const MAX_LOG: u64 = 10 << 20;
 /// A line longer than this is cut into several.
 const MAX_LINE: u64 = 64 << 10;
+/// How much of a log's end is looked at for its last line.
+const MAX_WORDS: u64 = 4 << 10;
 
 /// A log that several streams write to, line by line.
 #[derive(Clone, Debug)]
@@ -64,6 +66,27 @@ impl Log {
     }
 }
 
+/// The last line of a log that is not empty, cut to what a status can hold; none where there is no log.
+pub(crate) fn last_line(path: &Path) -> Option<String> {
+    let mut file = File::open(path).ok()?;
+    let length = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(MAX_WORDS)))
+        .ok()?;
+    let mut end = Vec::new();
+    file.take(MAX_WORDS).read_to_end(&mut end).ok()?;
+    let text = String::from_utf8_lossy(&end);
+    let line = text.lines().rev().map(str::trim).find(|line| !line.is_empty())?;
+    Some(without_time(line).chars().take(500).collect())
+}
+
+/// A record without the time that it begins with: whoever shows it says when.
+fn without_time(line: &str) -> &str {
+    match line.split_once(' ') {
+        Some((time, rest)) if time.parse::<jiff::Timestamp>().is_ok() => rest.trim_start(),
+        _ => line,
+    }
+}
+
 /// Copies a child's output to the log until it ends. When the disk is full the output is read on and lost, so that the
 /// child does not hang on its own log.
 pub(crate) async fn keep(output: impl AsyncRead + Unpin, log: Log) {
@@ -102,10 +125,14 @@ mod tests {
         for _ in 0..10 {
             log.write(&long).unwrap();
         }
-        keep(&b"one\ntwo"[..], log).await;
-        assert_eq!(fs::read_to_string(&path).unwrap(), "one\ntwo\n");
+        keep(&b"one\n2026-11-21T10:09:32.279207Z two"[..], log).await;
+        assert_eq!(
+            fs::read_to_string(&path).unwrap(),
+            "one\n2026-11-21T10:09:32.279207Z two\n"
+        );
+        assert_eq!(last_line(&path).as_deref(), Some("two"));
         assert_eq!(previous(&path).metadata().unwrap().len(), 10 << 20);
         open(&path).unwrap();
-        assert_eq!(fs::read_to_string(previous(&path)).unwrap(), "one\ntwo\n");
+        assert_eq!(fs::read_to_string(previous(&path)).unwrap().lines().count(), 2);
     }
 }

@@ -7,8 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use futures::future::join_all;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, ChildStdin, Command};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use super::logs;
 
@@ -30,6 +33,9 @@ const INHERITED: [&str; 14] = [
     "LLVM_PROFILE_FILE",
 ];
 
+/// How long a child's output may take to reach the log after its end.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// What to start.
 #[derive(Debug)]
 pub(crate) struct Launch {
@@ -47,6 +53,8 @@ pub(crate) struct Process {
     group: Option<Pid>,
     /// Held open: its end is what the child notices when this process is gone, however it went.
     _alive: Option<ChildStdin>,
+    /// What copies its output to the log.
+    outputs: Vec<JoinHandle<()>>,
 }
 
 /// How a child ended.
@@ -92,16 +100,18 @@ impl Process {
             .id()
             .and_then(|id| i32::try_from(id).ok())
             .and_then(Pid::from_raw);
+        let mut outputs = Vec::new();
         if let Some(output) = child.stdout.take() {
-            tokio::spawn(logs::keep(output, log.clone()));
+            outputs.push(tokio::spawn(logs::keep(output, log.clone())));
         }
         if let Some(output) = child.stderr.take() {
-            tokio::spawn(logs::keep(output, log));
+            outputs.push(tokio::spawn(logs::keep(output, log)));
         }
         Ok(Self {
             child,
             group,
             _alive: alive,
+            outputs,
         })
     }
 
@@ -116,6 +126,8 @@ impl Process {
         // What it started and left behind goes with it.
         self.signal(Signal::KILL);
         self.group = None;
+        // Its last words are what tells why it ended.
+        let _ = timeout(LAST_WORDS, join_all(self.outputs.drain(..))).await;
         status.map_or(
             Exit {
                 code: 255,
@@ -128,7 +140,7 @@ impl Process {
     /// Asks it to stop, waits for `grace`, then ends it by force.
     pub(crate) async fn stop(&mut self, grace: Duration) -> Exit {
         self.signal(Signal::TERM);
-        match tokio::time::timeout(grace, self.wait()).await {
+        match timeout(grace, self.wait()).await {
             Ok(exit) => exit,
             Err(_) => {
                 tracing::warn!(
