@@ -36,7 +36,7 @@ pub struct ClientTls {
     pub min_version: String,
     /// `1.2` or `1.3`.
     pub max_version: String,
-    /// How often files are read again.
+    /// Has no effect yet: files are read when the component starts.
     #[serde(deserialize_with = "duration")]
     pub reload_interval: Duration,
     /// Has no effect: the cipher suites are those of the TLS library.
@@ -53,7 +53,7 @@ pub struct ClientTls {
 pub struct ServerTls {
     /// A file with the authorities that clients' certificates must come from: makes TLS mutual.
     pub client_ca_file: String,
-    /// Read that file again when it changes.
+    /// Has no effect yet.
     pub client_ca_file_reload: bool,
     /// Accepted, not used by a server.
     pub ca_file: String,
@@ -73,7 +73,7 @@ pub struct ServerTls {
     pub min_version: String,
     /// `1.2` or `1.3`.
     pub max_version: String,
-    /// How often files are read again.
+    /// Has no effect yet: files are read when the component starts.
     #[serde(deserialize_with = "duration")]
     pub reload_interval: Duration,
     /// Has no effect: the cipher suites are those of the TLS library.
@@ -164,19 +164,19 @@ pub struct ServerKeepalive {
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServerParameters {
-    /// Has no effect.
+    /// Has no effect yet.
     #[serde(deserialize_with = "duration")]
     pub max_connection_idle: Duration,
-    /// A connection older than this is asked to go; 0 for ever.
+    /// Has no effect yet.
     #[serde(deserialize_with = "duration")]
     pub max_connection_age: Duration,
-    /// And ended after this more; 0 for ever.
+    /// Has no effect yet.
     #[serde(deserialize_with = "duration")]
     pub max_connection_age_grace: Duration,
-    /// Ping after this much silence; 0 never.
+    /// Has no effect yet.
     #[serde(deserialize_with = "duration")]
     pub time: Duration,
-    /// Close when the ping is not answered for so long.
+    /// Has no effect yet.
     #[serde(deserialize_with = "duration")]
     pub timeout: Duration,
 }
@@ -269,7 +269,7 @@ pub struct HttpServer {
     /// Has no effect.
     #[serde(deserialize_with = "duration")]
     pub read_timeout: Duration,
-    /// For the head of a request.
+    /// Has no effect: a request's head must come within 10 s.
     #[serde(deserialize_with = "duration")]
     pub read_header_timeout: Duration,
     /// Has no effect.
@@ -278,7 +278,7 @@ pub struct HttpServer {
     /// Has no effect.
     #[serde(deserialize_with = "duration")]
     pub idle_timeout: Duration,
-    /// Keep connections open between requests.
+    /// Has no effect yet: connections stay open between requests.
     pub keep_alives_enabled: bool,
 }
 
@@ -355,6 +355,8 @@ pub struct HttpClient {
     pub http2_ping_timeout: Duration,
     /// Has no effect.
     pub force_attempt_http2: bool,
+    /// Has no effect: the level is the library's.
+    pub compression_params: Option<serde_json::Value>,
 }
 
 impl Default for HttpClient {
@@ -377,6 +379,7 @@ impl Default for HttpClient {
             http2_read_idle_timeout: Duration::ZERO,
             http2_ping_timeout: Duration::ZERO,
             force_attempt_http2: true,
+            compression_params: None,
         }
     }
 }
@@ -446,6 +449,8 @@ pub struct Queue {
     pub wait_for_result: bool,
     /// The id of a storage extension (not yet).
     pub storage: Option<String>,
+    /// Has no effect yet: the `batch` processor joins batches.
+    pub batch: Option<serde_json::Value>,
 }
 
 impl Default for Queue {
@@ -458,6 +463,7 @@ impl Default for Queue {
             block_on_overflow: false,
             wait_for_result: false,
             storage: None,
+            batch: None,
         }
     }
 }

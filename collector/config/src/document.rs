@@ -5,6 +5,7 @@ use karez_document::yaml::{Kind as NodeKind, Node, closest, join_key};
 use karez_document::{Diagnosis, Place};
 
 use crate::component::{Component, ExporterConfig, ExtensionConfig, Kind, ProcessorConfig, ReceiverConfig};
+use crate::no_effect::no_effect;
 use crate::values::{ComponentId, Signal};
 use crate::{lint, old, telemetry};
 
@@ -260,6 +261,9 @@ fn section<T: Kind>(root: &Node, diagnoses: &mut Vec<Diagnosis>) -> Section<T> {
         }
         old::modernise(&name, &id.kind, &key, &mut block, diagnoses);
         let known = T::KNOWN.contains(&id.kind.as_str());
+        if known {
+            no_effect(&block, &key, diagnoses);
+        }
         let config = T::read(&id.kind, &block, &key, diagnoses);
         written.insert(
             id,

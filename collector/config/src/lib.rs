@@ -13,6 +13,7 @@ pub mod exporters;
 pub mod extensions;
 mod lint;
 mod merge;
+mod no_effect;
 mod old;
 mod parts;
 mod placeholder;

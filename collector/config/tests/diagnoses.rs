@@ -154,6 +154,25 @@ service: {extensions: [basicauth], pipelines: {traces: {receivers: [otlp], expor
     assert!(!format!("{config:?}").contains("secret-word"));
 }
 
+#[test]
+fn keys_without_effect_are_named() {
+    let (config, said) = said(
+        "
+receivers: {otlp: {protocols: {grpc: {include_metadata: true}}}}
+exporters: {otlp: {endpoint: 'a:1', sending_queue: {batch: {min_size: 1}}}}
+service: {pipelines: {traces: {receivers: [otlp], exporters: [otlp]}}}
+",
+    );
+    assert!(config.is_some());
+    assert_eq!(
+        said,
+        [
+            "c.yaml:2: warning: receivers.otlp.protocols.grpc.include_metadata: has no effect yet; the request's context is not kept",
+            "c.yaml:3: warning: exporters.otlp.sending_queue.batch: has no effect yet; join batches with the `batch` processor",
+        ]
+    );
+}
+
 proptest! {
     #[test]
     fn no_document_panics(lines in proptest::collection::vec("( {0,6})(- )?(receivers|otlp|exporters|tls|service|pipelines|traces|a)?(: )?(\\[otlp\\]|\\$\\{A|1s|~|<REPLACE: x>|\\{|x)?", 0..30)) {

@@ -23,6 +23,9 @@ const MAX_HELD: usize = 64 << 20;
 /// The first and the longest wait before what was not taken is offered again.
 const OFFER_AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
+/// For how long what is held is offered again while stopping; less than the drain's deadline.
+const STOPPING: Duration = Duration::from_secs(7);
+
 /// The processor.
 pub struct BatchProcessor {
     config: config::BatchProcessor,
@@ -143,7 +146,7 @@ impl Shared {
                         component = self.key,
                         items,
                         reason = refusal.reason,
-                        "dropped what is not wanted"
+                        "dropped: the next component does not take it"
                     );
                     items
                 }
@@ -151,9 +154,10 @@ impl Shared {
         }
     }
 
-    /// Offers a batch until it is taken, or refused for good.
+    /// Offers a batch until it is taken, refused for good, or the stop has waited long enough for it.
     async fn offer(&self, batch: Batch, stop: &Shutdown) -> Result<(), Refusal> {
         let mut wait = OFFER_AGAIN.0;
+        let mut give_up = None;
         loop {
             let refusal = match self.next.send(batch.clone()).await {
                 Ok(()) => return Ok(()),
@@ -167,12 +171,17 @@ impl Shared {
                 "not taken for now"
             );
             let wait_now = refusal.after.unwrap_or(wait).min(OFFER_AGAIN.1);
-            match stop.is_triggered() {
-                true => tokio::time::sleep(OFFER_AGAIN.0).await,
-                false => tokio::select! {
+            if stop.is_triggered() {
+                // What cannot be delivered while stopping is counted as dropped, not lost without a word.
+                if Instant::now() >= *give_up.get_or_insert_with(|| Instant::now() + STOPPING) {
+                    return Err(refusal);
+                }
+                tokio::time::sleep(OFFER_AGAIN.0).await;
+            } else {
+                tokio::select! {
                     () = tokio::time::sleep(wait_now) => {}
                     () = stop.triggered() => {}
-                },
+                }
             }
             wait = (wait * 2).min(OFFER_AGAIN.1);
         }

@@ -1,0 +1,56 @@
+//! Keys that are understood and do nothing yet. Who writes one is told, instead of finding out.
+
+use karez_document::Diagnosis;
+use karez_document::yaml::{Kind, Node, join_key};
+
+/// The keys, with what holds instead.
+const KEYS: &[(&str, &str)] = &[
+    ("batch", "join batches with the `batch` processor"),
+    ("cipher_suites", "the TLS library's own suites are used"),
+    (
+        "client_ca_file_reload",
+        "change the document to have files read again",
+    ),
+    ("compression_params", "the library's own level is used"),
+    ("curve_preferences", "the TLS library's own groups are used"),
+    ("enforcement_policy", "pings are tolerated"),
+    (
+        "from_context",
+        "the request's context is not kept; `default_value` is used",
+    ),
+    ("include_metadata", "the request's context is not kept"),
+    ("keep_alives_enabled", "connections stay open between requests"),
+    (
+        "metadata_keys",
+        "batches are not kept apart by the request's context",
+    ),
+    ("reload_interval", "change the document to have files read again"),
+    (
+        "server_parameters",
+        "connections live as long as their clients want",
+    ),
+];
+
+/// Warns of every such key below a component.
+pub(crate) fn no_effect(node: &Node, key: &str, diagnoses: &mut Vec<Diagnosis>) {
+    match &node.kind {
+        Kind::Mapping(entries) => {
+            for entry in entries {
+                let at = join_key(key, &entry.key);
+                match KEYS.iter().find(|(name, _)| *name == entry.key) {
+                    Some((_, instead)) => {
+                        let place = node.key_place(&entry.key);
+                        diagnoses.push(Diagnosis::warning(place, at, "has no effect yet", *instead));
+                    }
+                    None => no_effect(&entry.value, &at, diagnoses),
+                }
+            }
+        }
+        Kind::Sequence(items) => {
+            for (index, item) in items.iter().enumerate() {
+                no_effect(item, &format!("{key}[{index}]"), diagnoses);
+            }
+        }
+        Kind::Scalar { .. } => {}
+    }
+}
