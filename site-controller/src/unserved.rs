@@ -4,6 +4,7 @@
 
 use k8s_openapi::api::core::v1::{Pod, Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use karez_kubernetes::{labels, names};
 
 /// A port of a Service that no container behind it declares.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -70,6 +71,22 @@ fn target(port: &ServicePort) -> String {
 
 fn serves(pod: &Pod, port: &ServicePort) -> bool {
     let protocol = port.protocol.as_deref().unwrap_or("TCP");
+    let wanted = target(port);
+    let component = pod
+        .metadata
+        .labels
+        .as_ref()
+        .and_then(|all| all.get(labels::COMPONENT));
+    match component.map(String::as_str) {
+        // Skupper's ports of console and claims are there for compatibility; nothing listens on them yet.
+        Some("service-controller") => return false,
+        // The router opens a port for each address without its Deployment saying so; it has no console.
+        Some("router") if protocol == "TCP" => {
+            let number = wanted.parse::<u16>().unwrap_or_default();
+            return number >= names::FIRST_LISTENER_PORT && number != names::CONSOLE_PORT;
+        }
+        _ => {}
+    }
     let containers = pod
         .spec
         .as_ref()
@@ -79,23 +96,8 @@ fn serves(pod: &Pod, port: &ServicePort) -> bool {
         .iter()
         .flat_map(|container| container.ports.iter().flatten())
         .peekable();
-    if declared.peek().is_none() {
-        return true;
-    }
-    // The router opens a port for each address without its Deployment saying so.
-    let is_router = pod.metadata.labels.as_ref().is_some_and(|labels| {
-        labels
-            .get(karez_kubernetes::labels::COMPONENT)
-            .is_some_and(|component| component == "router")
-    });
-    let wanted = target(port);
-    let is_listener = is_router
-        && protocol == "TCP"
-        && wanted.parse::<u16>().is_ok_and(|number| {
-            number >= karez_kubernetes::names::FIRST_LISTENER_PORT
-                && number != karez_kubernetes::names::CONSOLE_PORT
-        });
-    is_listener
+    // Who declares nothing says nothing.
+    declared.peek().is_none()
         || declared.any(|one| {
             let same = one.container_port.to_string() == wanted || one.name.as_deref() == Some(&wanted);
             same && one.protocol.as_deref().unwrap_or("TCP") == protocol
@@ -135,6 +137,29 @@ mod tests {
             .map(|port| port.port)
             .collect();
         assert_eq!(ports, [9411, 6831]);
+    }
+
+    #[test]
+    fn the_sites_own_programs_are_known() {
+        let mut pods = [pod(json!([{"containerPort": 80, "name": "web"}]))];
+        pods[0]
+            .metadata
+            .labels
+            .as_mut()
+            .unwrap()
+            .insert(labels::COMPONENT.into(), "service-controller".into());
+        assert_eq!(unserved_ports(&service(), &pods).len(), 4);
+        pods[0]
+            .metadata
+            .labels
+            .as_mut()
+            .unwrap()
+            .insert(labels::COMPONENT.into(), "router".into());
+        let ports: Vec<u16> = unserved_ports(&service(), &pods)
+            .iter()
+            .map(|port| port.port)
+            .collect();
+        assert_eq!(ports, [80, 6831]);
     }
 
     #[test]

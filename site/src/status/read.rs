@@ -173,8 +173,26 @@ impl Reader {
             sites: others,
             indirectly: others.saturating_sub(direct),
             services: network.services.len(),
-            unserved: services.items.iter().flat_map(unserved).collect(),
+            unserved: self.unserved(&services.items).await?,
         })
+    }
+
+    /// Ports of the Services made here that nothing serves: by name where the reason is known, else by what the
+    /// containers behind them declare.
+    async fn unserved(&self, services: &[Service]) -> Result<Vec<UnservedPort>, ReadError> {
+        use k8s_openapi::api::core::v1::Pod;
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
+        let pods = api
+            .list(&ListParams::default())
+            .await
+            .map_err(self.failed("Pods"))?
+            .items;
+        let mut all: Vec<UnservedPort> = Vec::new();
+        for service in services {
+            all.extend(unserved(service));
+            all.extend(undeclared(service, &pods));
+        }
+        Ok(all)
     }
 
     async fn router_ready(&self) -> Result<bool, ReadError> {
@@ -494,6 +512,28 @@ fn unserved(service: &Service) -> Vec<UnservedPort> {
                 name: port.name.clone().unwrap_or_default(),
                 reason: reason(number)?.to_owned(),
             })
+        })
+        .collect()
+}
+
+/// Ports of a collector's or a Jaeger's Service that no container behind it declares. Headless copies say nothing new.
+fn undeclared(service: &Service, pods: &[k8s_openapi::api::core::v1::Pod]) -> Vec<UnservedPort> {
+    let name = service.metadata.name.as_deref().unwrap_or_default();
+    let managed = service
+        .metadata
+        .labels
+        .as_ref()
+        .and_then(|all| all.get(karez_kubernetes::labels::MANAGED));
+    if !managed.is_some_and(|kind| kind == "collector" || kind == "jaeger") || name.ends_with("-headless") {
+        return Vec::new();
+    }
+    let ports = karez_site_controller::unserved_ports(service, pods).into_iter();
+    ports
+        .map(|port| UnservedPort {
+            service: name.to_owned(),
+            port: port.port,
+            name: port.name,
+            reason: port.reason,
         })
         .collect()
 }
