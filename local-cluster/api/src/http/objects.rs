@@ -113,7 +113,7 @@ async fn subresource(
     match asked.method {
         Method::GET if at.subresource == "scale" => {
             let object = cluster.object(&at.kind, at.target().namespace, &at.name)?;
-            Ok(respond::json(StatusCode::OK, &store::scale_of(&at.kind, &object)))
+            Ok(respond::json(StatusCode::OK, &store::scale_of(&object)))
         }
         Method::GET => get(&cluster, &asked, &at),
         Method::PUT => update(cluster, asked, at).await,

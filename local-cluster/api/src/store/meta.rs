@@ -69,3 +69,14 @@ pub(crate) fn carry_top(new: &mut Value, old: &Value, field: &str) {
         }
     }
 }
+
+/// Roughly how many bytes an object takes.
+pub(crate) fn weight(value: &Value) -> usize {
+    const NODE: usize = 32;
+    NODE + match value {
+        Value::String(text) => text.len(),
+        Value::Array(list) => list.iter().map(weight).sum(),
+        Value::Object(map) => map.iter().map(|(name, inner)| name.len() + weight(inner)).sum(),
+        _ => 0,
+    }
+}

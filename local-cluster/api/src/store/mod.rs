@@ -30,6 +30,8 @@ pub(crate) use write::{Target, apply, create, patch, scale_of, update};
 
 /// How many events are kept for watches that resume.
 const HISTORY: usize = 8192;
+/// And how much they may hold together, roughly.
+const HISTORY_BYTES: usize = 64 << 20;
 
 /// Where an object is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -118,6 +120,8 @@ pub(crate) struct Store {
     objects: BTreeMap<Key, Arc<Value>>,
     version: u64,
     history: VecDeque<Arc<Event>>,
+    /// What the events hold together, roughly.
+    history_bytes: usize,
     /// The newest version whose event is no longer kept.
     forgotten: u64,
 }
@@ -130,6 +134,7 @@ impl Store {
             objects: BTreeMap::new(),
             version,
             history: VecDeque::new(),
+            history_bytes: 0,
             forgotten: version,
         }
     }
@@ -251,13 +256,20 @@ impl Store {
             object,
             before,
         });
-        self.history.push_back(event.clone());
-        if self.history.len() > HISTORY
-            && let Some(old) = self.history.pop_front()
-        {
+        self.remember(event.clone());
+        event
+    }
+
+    fn remember(&mut self, event: Arc<Event>) {
+        self.history_bytes += meta::weight(&event.object);
+        self.history.push_back(event);
+        while self.history.len() > HISTORY || (self.history_bytes > HISTORY_BYTES && self.history.len() > 1) {
+            let Some(old) = self.history.pop_front() else {
+                return;
+            };
+            self.history_bytes = self.history_bytes.saturating_sub(meta::weight(&old.object));
             self.forgotten = old.version;
         }
-        event
     }
 
     fn follow_definition(&mut self, key: &Key, definition: Option<&Value>) {

@@ -279,7 +279,7 @@ pub(crate) fn patch(
 ) -> Result<Planned, ApiError> {
     let live = target.live(store)?;
     if target.subresource == "scale" {
-        let scale = patched(kind, &scale_of(target.kind, &live), body, None)?;
+        let scale = patched(kind, &scale_of(&live), body, None)?;
         return self::scale(store, target, live, &scale, ctx);
     }
     if kind == PatchKind::Strategic && !target.kind.is_builtin() {
@@ -358,7 +358,7 @@ pub(crate) fn apply(
 }
 
 /// The `Scale` of an object.
-pub(crate) fn scale_of(kind: &Kind, object: &Value) -> Value {
+pub(crate) fn scale_of(object: &Value) -> Value {
     let metadata: Map<String, Value> = ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"]
         .into_iter()
         .filter_map(|field| Some((field.to_owned(), object.pointer("/metadata")?.get(field)?.clone())))
@@ -371,7 +371,6 @@ pub(crate) fn scale_of(kind: &Kind, object: &Value) -> Value {
         .flatten()
         .map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or("")))
         .collect();
-    let _ = kind;
     json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata,
         "spec": {"replicas": object.pointer("/spec/replicas").cloned().unwrap_or(json!(0))},
@@ -396,6 +395,6 @@ fn scale(
         new["spec"]["replicas"] = json!(replicas);
     }
     let mut planned = replace(store, target, live, new, ctx, false)?;
-    planned.object = std::sync::Arc::new(scale_of(target.kind, &planned.object));
+    planned.object = std::sync::Arc::new(scale_of(&planned.object));
     Ok(planned)
 }

@@ -1,52 +1,12 @@
 //! What is wrong with an object beyond its schema: names, labels, selectors, fields that cannot change. Pure.
 
+mod names;
+mod pods;
+
 use crate::{error::Cause, kinds::Kind};
-use serde_json::{Map, Value};
-
-/// A DNS-1123 label of at most 63 characters.
-fn is_label(text: &str) -> bool {
-    let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
-    let bytes = text.as_bytes();
-    let edge = |b: Option<&u8>| b.is_some_and(|b| *b != b'-');
-    !bytes.is_empty()
-        && bytes.len() <= 63
-        && bytes.iter().all(|b| inner(*b))
-        && edge(bytes.first())
-        && edge(bytes.last())
-}
-
-fn is_subdomain(text: &str) -> bool {
-    text.len() <= 253
-        && text
-            .split('.')
-            .all(|part| !part.is_empty() && is_label_of_any_length(part))
-}
-
-fn is_label_of_any_length(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    let inner = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-';
-    bytes.iter().all(inner) && bytes.first() != Some(&b'-') && bytes.last() != Some(&b'-')
-}
-
-fn is_qualified_name(text: &str) -> bool {
-    let (prefix, name) = text.split_once('/').map_or((None, text), |(p, n)| (Some(p), n));
-    prefix.is_none_or(is_subdomain) && !name.is_empty() && is_label_value(name)
-}
-
-fn is_label_value(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    let edge = |b: Option<&u8>| b.is_none_or(u8::is_ascii_alphanumeric);
-    bytes.len() <= 63
-        && bytes
-            .iter()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
-        && edge(bytes.first())
-        && edge(bytes.last())
-}
-
-const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
-const SERVICE: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
-const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
+use names::{LABEL, SERVICE, SUBDOMAIN, is_label, is_label_value, is_qualified_name, is_subdomain};
+use pods::{pod_spec, pod_update, workload};
+use serde_json::Value;
 
 /// Mistakes in the metadata, for any kind.
 pub(crate) fn metadata(kind: &Kind, object: &Value) -> Vec<Cause> {
@@ -166,15 +126,14 @@ pub(crate) fn object(kind: &Kind, old: Option<&Value>, object: &Value) -> Vec<Ca
         }
         ("batch", "Job") => pod_spec(object, "/spec/template/spec", "spec.template.spec", &mut causes),
         ("apiextensions.k8s.io", "CustomResourceDefinition") => definition(old, object, &mut causes),
-        ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => {
-            if let Some(old) = old.filter(|old| old.get("roleRef") != object.get("roleRef")) {
-                let _ = old;
-                causes.push(Cause::invalid(
-                    "roleRef",
-                    &object["roleRef"],
-                    "cannot change roleRef",
-                ));
-            }
+        ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding")
+            if old.is_some_and(|old| old.get("roleRef") != object.get("roleRef")) =>
+        {
+            causes.push(Cause::invalid(
+                "roleRef",
+                &object["roleRef"],
+                "cannot change roleRef",
+            ));
         }
         _ => {}
     }
@@ -212,8 +171,7 @@ fn data_keys(object: &Value, places: &[&str], causes: &mut Vec<Cause>) {
 }
 
 fn secret(old: Option<&Value>, object: &Value, causes: &mut Vec<Cause>) {
-    if let Some(old) = old.filter(|old| old.get("type") != object.get("type")) {
-        let _ = old;
+    if old.is_some_and(|old| old.get("type") != object.get("type")) {
         causes.push(Cause::invalid("type", &object["type"], "field is immutable"));
     }
     let required: &[&str] = match object.get("type").and_then(Value::as_str) {
@@ -285,154 +243,6 @@ fn number(port: &Value, field: &str, causes: &mut Vec<Cause>) {
             field,
             port,
             "must be between 1 and 65535, inclusive",
-        ));
-    }
-}
-
-fn workload(old: Option<&Value>, object: &Value, causes: &mut Vec<Cause>) {
-    let selector = &object["spec"]["selector"];
-    let empty = Map::new();
-    let labels = object
-        .pointer("/spec/template/metadata/labels")
-        .and_then(Value::as_object)
-        .unwrap_or(&empty);
-    let wanted = selector
-        .get("matchLabels")
-        .and_then(Value::as_object)
-        .unwrap_or(&empty);
-    let expressions = list(object, "/spec/selector/matchExpressions");
-    if wanted.is_empty() && expressions.is_empty() && selector.is_object() {
-        causes.push(Cause::invalid(
-            "spec.selector",
-            selector,
-            "empty selector is invalid for deployment",
-        ));
-    }
-    if wanted.iter().any(|(key, value)| labels.get(key) != Some(value)) {
-        let labels = Value::Object(labels.clone());
-        causes.push(Cause::invalid(
-            "spec.template.metadata.labels",
-            &labels,
-            "`selector` does not match template `labels`",
-        ));
-    }
-    if let Some(replicas) = object
-        .pointer("/spec/replicas")
-        .and_then(Value::as_i64)
-        .filter(|r| *r < 0)
-    {
-        causes.push(Cause::invalid(
-            "spec.replicas",
-            &Value::from(replicas),
-            "must be greater than or equal to 0",
-        ));
-    }
-    if let Some(old) = old
-        && old.pointer("/spec/selector") != object.pointer("/spec/selector")
-    {
-        causes.push(Cause::invalid("spec.selector", selector, "field is immutable"));
-    }
-    pod_spec(object, "/spec/template/spec", "spec.template.spec", causes);
-}
-
-fn pod_spec(object: &Value, pointer: &str, field: &str, causes: &mut Vec<Cause>) {
-    let Some(spec) = object.pointer(pointer) else {
-        return;
-    };
-    let containers = list(spec, "/containers");
-    if containers.is_empty() {
-        causes.push(Cause::required(&format!("{field}.containers"), ""));
-    }
-    let volumes: Vec<&Value> = list(spec, "/volumes").iter().map(|v| &v["name"]).collect();
-    let mut names: Vec<&Value> = Vec::new();
-    for (list_name, containers) in [
-        ("containers", containers),
-        ("initContainers", list(spec, "/initContainers")),
-    ] {
-        for (at, container) in containers.iter().enumerate() {
-            let field = format!("{field}.{list_name}[{at}]");
-            let name = &container["name"];
-            if !name.as_str().is_some_and(is_label) && !name.is_null() {
-                causes.push(Cause::invalid(&format!("{field}.name"), name, LABEL));
-            } else if names.contains(&name) {
-                causes.push(Cause::duplicate(&format!("{field}.name"), name));
-            }
-            names.push(name);
-            if container["image"].as_str().unwrap_or("").is_empty() && pointer == "/spec" {
-                causes.push(Cause::required(&format!("{field}.image"), ""));
-            }
-            for (at, port) in list(container, "/ports").iter().enumerate() {
-                number(
-                    &port["containerPort"],
-                    &format!("{field}.ports[{at}].containerPort"),
-                    causes,
-                );
-                if port["name"].as_str().is_some_and(|name| name.len() > 15) {
-                    causes.push(Cause::invalid(
-                        &format!("{field}.ports[{at}].name"),
-                        &port["name"],
-                        "must be no more than 15 characters",
-                    ));
-                }
-            }
-            for (at, mount) in list(container, "/volumeMounts").iter().enumerate() {
-                if !volumes.contains(&&mount["name"]) {
-                    let message = format!("Not found: {}", mount["name"]);
-                    causes.push(Cause {
-                        reason: "FieldValueNotFound",
-                        message,
-                        field: format!("{field}.volumeMounts[{at}].name"),
-                    });
-                }
-            }
-        }
-    }
-}
-
-/// Of a running Pod only images, a deadline and tolerations may change.
-fn pod_update(old: &Value, new: &Value, causes: &mut Vec<Cause>) {
-    let fixed = |pod: &Value| {
-        let mut spec = pod.get("spec").cloned().unwrap_or_default();
-        if let Some(spec) = spec.as_object_mut() {
-            for free in [
-                "activeDeadlineSeconds",
-                "tolerations",
-                "terminationGracePeriodSeconds",
-                "schedulingGates",
-                "ephemeralContainers",
-            ] {
-                spec.shift_remove(free);
-            }
-            // A scheduler binds by setting the node's name once.
-            spec.shift_remove("nodeName");
-            for list in ["containers", "initContainers"] {
-                for container in spec
-                    .get_mut(list)
-                    .and_then(Value::as_array_mut)
-                    .into_iter()
-                    .flatten()
-                {
-                    if let Some(container) = container.as_object_mut() {
-                        container.shift_remove("image");
-                    }
-                }
-            }
-        }
-        spec
-    };
-    if fixed(old) != fixed(new) {
-        causes.push(Cause::forbidden("spec", "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"));
-    }
-    let node = |pod: &Value| {
-        pod.pointer("/spec/nodeName")
-            .and_then(Value::as_str)
-            .unwrap_or("")
-            .to_owned()
-    };
-    if !node(old).is_empty() && node(old) != node(new) {
-        causes.push(Cause::forbidden(
-            "spec.nodeName",
-            "field is immutable once a Pod is bound",
         ));
     }
 }
