@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
@@ -19,6 +20,8 @@ use crate::observe::{Changes, Objects};
 const SETTLE: Duration = Duration::from_millis(10);
 /// Conditions that depend on time are looked at this often without a change.
 const TICK: Duration = Duration::from_secs(2);
+/// How many writes are under way at once.
+const AT_ONCE: usize = 16;
 /// What was written and is not seen after this long is planned anew.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -34,11 +37,14 @@ pub(crate) async fn run(
     loop {
         if expected.are_met(&objects) {
             let world = objects.world();
-            for action in plan(&world, &place, Timestamp::now()) {
+            for together in in_order(plan(&world, &place, Timestamp::now())) {
                 if shutdown.is_triggered() {
                     return;
                 }
-                carry_out(&client, &action, &mut expected).await;
+                for some in together.chunks(AT_ONCE) {
+                    let written = join_all(some.iter().map(|action| carry_out(&client, action))).await;
+                    expected.add(written.into_iter().flatten());
+                }
             }
         }
         tokio::select! {
@@ -75,38 +81,57 @@ impl Expectations {
         self.pods.is_empty()
     }
 
-    fn add(&mut self, namespace: &str, name: String, expect: Expect) {
+    fn add(&mut self, written: impl Iterator<Item = Expected>) {
+        let now = Instant::now();
         self.pods
-            .insert((namespace.to_owned(), name), (expect, Instant::now()));
+            .extend(written.map(|one| ((one.namespace, one.name), (one.expect, now))));
     }
+}
+
+/// A Pod that was made or deleted.
+#[derive(Debug)]
+struct Expected {
+    namespace: String,
+    name: String,
+    expect: Expect,
+}
+
+/// What starts something comes before what only tells of it: nothing waits for statuses to be written. What is in one
+/// group is written together.
+fn in_order(actions: Vec<Action>) -> [Vec<Action>; 2] {
+    let tells = |action: &Action| matches!(action, Action::Status { .. });
+    let (later, sooner) = actions.into_iter().partition(tells);
+    [sooner, later]
 }
 
 fn is_going(pod: Option<&Pod>, uid: &str) -> bool {
     pod.is_none_or(|pod| pod.uid().as_deref() != Some(uid) || pod.metadata.deletion_timestamp.is_some())
 }
 
-async fn carry_out(client: &Client, action: &Action, expected: &mut Expectations) {
+/// Writes; tells of a Pod that should soon be seen, or be seen no more.
+async fn carry_out(client: &Client, action: &Action) -> Option<Expected> {
     let (target, result) = match action {
-        Action::Create { target, object } => (target, create(client, target, object, expected).await),
-        Action::Replace { target, object } => (target, replace(client, target, object).await),
+        Action::Create { target, object } => (target, create(client, target, object).await),
+        Action::Replace { target, object } => (target, replace(client, target, object).await.map(|()| None)),
         Action::Merge { target, patch } => {
             let patched = api(client, target)
                 .patch(&target.name, &PatchParams::default(), &Patch::Merge(patch))
                 .await;
-            (target, patched.map(drop))
+            (target, patched.map(|_| None))
         }
         Action::Status { target, status } => {
             let patch = Patch::Merge(serde_json::json!({"status": status}));
             let patched = api(client, target)
                 .patch_status(&target.name, &PatchParams::default(), &patch)
                 .await;
-            (target, patched.map(drop))
+            (target, patched.map(|_| None))
         }
-        Action::Delete { target, uid } => (target, delete(client, target, uid, expected).await),
+        Action::Delete { target, uid } => (target, delete(client, target, uid).await),
     };
     match result {
-        Ok(()) => {
-            tracing::debug!(kind = ?target.kind, namespace = target.namespace, name = target.name, "written")
+        Ok(seen) => {
+            tracing::debug!(kind = ?target.kind, namespace = target.namespace, name = target.name, "written");
+            return seen;
         }
         // Somebody else was there first, or it is gone: the next plan sees it.
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
@@ -115,6 +140,7 @@ async fn carry_out(client: &Client, action: &Action, expected: &mut Expectations
             "cannot write; trying again"
         ),
     }
+    None
 }
 
 fn api(client: &Client, target: &Target) -> Api<DynamicObject> {
@@ -125,16 +151,12 @@ async fn create(
     client: &Client,
     target: &Target,
     object: &serde_json::Value,
-    expected: &mut Expectations,
-) -> kube::Result<()> {
+) -> kube::Result<Option<Expected>> {
     let object: DynamicObject = serde_json::from_value(object.clone()).map_err(kube::Error::SerdeError)?;
     let made = api(client, target)
         .create(&PostParams::default(), &object)
         .await?;
-    if target.kind == Kind::Pod {
-        expected.add(&target.namespace, made.name_any(), Expect::There);
-    }
-    Ok(())
+    Ok(expected(target, made.name_any(), Expect::There))
 }
 
 async fn replace(client: &Client, target: &Target, object: &serde_json::Value) -> kube::Result<()> {
@@ -145,12 +167,7 @@ async fn replace(client: &Client, target: &Target, object: &serde_json::Value) -
         .map(drop)
 }
 
-async fn delete(
-    client: &Client,
-    target: &Target,
-    uid: &str,
-    expected: &mut Expectations,
-) -> kube::Result<()> {
+async fn delete(client: &Client, target: &Target, uid: &str) -> kube::Result<Option<Expected>> {
     let only = Preconditions {
         uid: Some(uid.to_owned()),
         resource_version: None,
@@ -160,14 +177,20 @@ async fn delete(
         ..DeleteParams::background()
     };
     api(client, target).delete(&target.name, &params).await?;
-    if target.kind == Kind::Pod {
-        expected.add(
-            &target.namespace,
-            target.name.clone(),
-            Expect::Gone { uid: uid.to_owned() },
-        );
-    }
-    Ok(())
+    Ok(expected(
+        target,
+        target.name.clone(),
+        Expect::Gone { uid: uid.to_owned() },
+    ))
+}
+
+/// Only Pods are waited for: everything else has a name of its own and cannot be made twice.
+fn expected(target: &Target, name: String, expect: Expect) -> Option<Expected> {
+    (target.kind == Kind::Pod).then(|| Expected {
+        namespace: target.namespace.clone(),
+        name,
+        expect,
+    })
 }
 
 impl Objects {
