@@ -16,6 +16,7 @@ mod merge;
 mod no_effect;
 mod old;
 mod parts;
+mod pipelines;
 mod placeholder;
 pub mod processors;
 pub mod receivers;

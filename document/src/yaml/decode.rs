@@ -4,15 +4,14 @@
 //! the decoding starts again, until it succeeds or the root itself is wrong. A null scalar where a value is expected
 //! counts as absent (its default holds), a null block as an empty one.
 
-use std::cell::RefCell;
-use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::value::{BorrowedStrDeserializer, StrDeserializer};
 use serde::de::{self, DeserializeOwned, DeserializeSeed, Deserializer, IntoDeserializer, Visitor};
 use serde::forward_to_deserialize_any;
 
-use super::{Kind, Node, Scalar, closest, join_key};
+use super::error::{Error, ErrorKind, Fault, State};
+use super::{Kind, Node, Scalar, join_key};
 use crate::{Diagnosis, Place};
 
 /// More errors of one document than this are of no use to anybody.
@@ -56,142 +55,6 @@ pub fn decode_at<T: DeserializeOwned>(node: &Node, key: &str, diagnoses: &mut Ve
 /// A node's identity while the tree is borrowed.
 fn id(node: &Node) -> usize {
     std::ptr::from_ref(node) as usize
-}
-
-#[derive(Default)]
-struct State {
-    /// Nodes that are wrong and now count as absent.
-    aside: RefCell<HashSet<usize>>,
-    /// Keys whose value was set aside because it was wrong: that they are missing is no news.
-    reported: RefCell<HashSet<String>>,
-}
-
-struct Fault {
-    key: String,
-    place: Place,
-    node: usize,
-}
-
-struct Error {
-    kind: ErrorKind,
-    fault: Option<Fault>,
-}
-
-enum ErrorKind {
-    Unknown {
-        field: String,
-        expected: &'static [&'static str],
-    },
-    Missing {
-        field: &'static str,
-    },
-    NullScalar,
-    Wrong(String),
-}
-
-impl ErrorKind {
-    fn diagnosis(self, fault: &Fault, state: &State) -> Option<Diagnosis> {
-        let place = fault.place.clone();
-        match self {
-            ErrorKind::NullScalar => None,
-            ErrorKind::Missing { field } => {
-                let key = join_key(&fault.key, field);
-                state.reported.borrow_mut().insert(fault.key.clone());
-                if state.reported.borrow().contains(&key) {
-                    return None;
-                }
-                Some(Diagnosis::error(
-                    place,
-                    key,
-                    "is missing",
-                    format!("add `{field}:`"),
-                ))
-            }
-            ErrorKind::Unknown { field, expected } => {
-                let mend = match closest(&field, expected.iter().copied()) {
-                    Some(meant) => format!("did you mean `{meant}`?"),
-                    None if expected.is_empty() => "remove it".to_owned(),
-                    None => format!("known here: {}", expected.join(", ")),
-                };
-                Some(Diagnosis::error(place, fault.key.clone(), "unknown key", mend))
-            }
-            ErrorKind::Wrong(message) => {
-                state.reported.borrow_mut().insert(fault.key.clone());
-                let (message, mend) = match message.split_once("; ") {
-                    Some((message, mend)) => (message.to_owned(), mend.to_owned()),
-                    None => (message, "correct the value".to_owned()),
-                };
-                Some(Diagnosis::error(place, fault.key.clone(), message, mend))
-            }
-        }
-    }
-}
-
-impl Error {
-    fn wrong(message: String) -> Self {
-        Error {
-            kind: ErrorKind::Wrong(message),
-            fault: None,
-        }
-    }
-
-    /// The innermost place that an error passes is where it belongs.
-    fn at(mut self, fault: impl FnOnce() -> Fault) -> Self {
-        if self.fault.is_none() {
-            self.fault = Some(fault());
-        }
-        self
-    }
-}
-
-impl fmt::Debug for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.kind {
-            ErrorKind::Unknown { field, .. } => write!(f, "unknown key {field}"),
-            ErrorKind::Missing { field } => write!(f, "{field} is missing"),
-            ErrorKind::NullScalar => f.write_str("no value"),
-            ErrorKind::Wrong(message) => f.write_str(message),
-        }
-    }
-}
-
-impl std::error::Error for Error {}
-
-impl de::Error for Error {
-    fn custom<T: fmt::Display>(message: T) -> Self {
-        Error::wrong(message.to_string())
-    }
-
-    fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
-        Error {
-            kind: ErrorKind::Unknown {
-                field: field.to_owned(),
-                expected,
-            },
-            fault: None,
-        }
-    }
-
-    fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
-        let mend = match closest(variant, expected.iter().copied()) {
-            Some(meant) => format!("did you mean `{meant}`?"),
-            None => format!("write one of {}", expected.join(", ")),
-        };
-        Error::wrong(format!("`{variant}` is not known here; {mend}"))
-    }
-
-    fn missing_field(field: &'static str) -> Self {
-        Error {
-            kind: ErrorKind::Missing { field },
-            fault: None,
-        }
-    }
 }
 
 struct Reader<'a> {

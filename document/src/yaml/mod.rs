@@ -4,6 +4,7 @@
 //! wrong. Size, depth and the expansion of aliases are bounded, as a document is written by strangers.
 
 mod decode;
+mod error;
 mod fields;
 mod node;
 mod parse;

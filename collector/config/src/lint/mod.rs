@@ -1,6 +1,8 @@
 //! What each block allows but the document as a whole does not, or not sensibly: endpoints that cannot be dialled,
 //! credentials that are not there, components that nothing uses.
 
+mod unused;
+
 use std::collections::HashMap;
 
 use indexmap::IndexSet;
@@ -9,7 +11,7 @@ use karez_document::{Diagnosis, Place};
 
 use crate::common::{Auth, ClientTls, GrpcClient, GrpcServer, HttpServer};
 use crate::component::{ExporterConfig, ExtensionConfig, ReceiverConfig};
-use crate::document::{Section, Sections, Written};
+use crate::document::{Sections, Written};
 use crate::endpoint::{grpc_target, http_url, listen_endpoint};
 use crate::exporters::OtlpHttpExporter;
 use crate::values::ComponentId;
@@ -388,122 +390,12 @@ impl Lint<'_> {
             );
         }
     }
-
-    fn extensions(&mut self) {
-        let sections = self.sections;
-        for (id, written) in &sections.extensions.written {
-            let at = format!("extensions.{id}");
-            match &written.config {
-                Some(ExtensionConfig::HealthCheck(check)) => {
-                    self.http_server(&check.server, &at, &written.node, &[])
-                }
-                Some(ExtensionConfig::JaegerQuery(query)) => {
-                    if let Some(http) = &query.http {
-                        self.http_server(http, &at, &written.node, &["http"]);
-                    }
-                    self.store(&query.storage.traces, &at, &written.node, &["storage", "traces"]);
-                }
-                Some(ExtensionConfig::JaegerStorage(storage)) => {
-                    for (name, backend) in &storage.backends {
-                        if backend.memory.is_none() {
-                            let message = "Karez keeps traces in memory only, yet";
-                            let key = format!("{at}.backends.{name}");
-                            let place = place_of(&written.node, &["backends", name]);
-                            self.error(place, key, message, "write `memory: {}` below it");
-                        }
-                    }
-                }
-                _ => {}
-            }
-        }
-    }
-
-    fn store(&mut self, name: &str, at: &str, node: &Node, path: &[&str]) {
-        let stores = self
-            .sections
-            .extensions
-            .written
-            .iter()
-            .filter(|(id, _)| self.used.extensions.contains(*id));
-        let names: Vec<&str> = stores
-            .filter_map(|(_, written)| match &written.config {
-                Some(ExtensionConfig::JaegerStorage(storage)) => {
-                    Some(storage.backends.keys().map(String::as_str))
-                }
-                _ => None,
-            })
-            .flatten()
-            .collect();
-        if names.contains(&name) {
-            return;
-        }
-        let mend = match closest(name, names.iter().copied()) {
-            Some(meant) => format!("did you mean `{meant}`?"),
-            None => {
-                "add it below `backends:` of a jaeger_storage extension that the service starts".to_owned()
-            }
-        };
-        let message =
-            format!("names the store `{name}`, which no jaeger_storage extension of the service has");
-        self.error(
-            place_of(node, path),
-            format!("{at}.{}", path.join(".")),
-            &message,
-            &mend,
-        );
-    }
-
-    fn unused<T>(&mut self, word: &str, section: &Section<T>, used: &IndexSet<ComponentId>) {
-        for (id, written) in section.written.iter().filter(|(id, _)| !used.contains(*id)) {
-            let message = format!("the {word} is configured but in no pipeline, so {}", effect(word));
-            let mend = format!("add `{id}` to the `{word}s` of a pipeline, or remove it");
-            self.warning(written.place.clone(), format!("{word}s.{id}"), &message, &mend);
-        }
-    }
-
-    fn unused_extensions(&mut self) {
-        let sections = self.sections;
-        for (id, written) in sections
-            .extensions
-            .written
-            .iter()
-            .filter(|(id, _)| !self.used.extensions.contains(*id))
-        {
-            let authenticator = matches!(
-                id.kind.as_str(),
-                "basicauth" | "bearertokenauth" | "oidc" | "oauth2client"
-            );
-            let (message, mend) = if authenticator {
-                (
-                    "the extension is configured but neither in `service.extensions` nor named by a receiver's `auth`: \
-                     the receivers are open to anyone",
-                    format!(
-                        "write `service: {{extensions: [{id}]}}` and `auth: {{authenticator: {id}}}`, or remove it"
-                    ),
-                )
-            } else {
-                (
-                    "the extension is configured but not in `service.extensions`, so it does not run",
-                    format!("write `service: {{extensions: [{id}]}}`, or remove it"),
-                )
-            };
-            self.warning(written.place.clone(), format!("extensions.{id}"), message, &mend);
-        }
-    }
 }
 
 #[derive(Clone, Copy)]
 enum Side {
     Server,
     Client,
-}
-
-fn effect(word: &str) -> &'static str {
-    match word {
-        "receiver" => "it does not listen",
-        "exporter" => "nothing is sent by it",
-        _ => "it changes nothing",
-    }
 }
 
 /// Whether a gRPC client speaks TLS: a scheme decides, else the `tls` block, in which an authority outweighs
