@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `skupper-site` | [`site`], [`site_workloads`], [`certificates`] | a site's Deployments, Services, accounts; certificates to issue |
 //! | token requests | [`tokens`] | tokens to fill |
-//! | `OpenTelemetryCollector` | [`collector`], [`collector_ports`] | workload, Services, ConfigMap |
+//! | `OpenTelemetryCollector` | [`collector`], [`collector_ports`], [`collector_workload`] | workload, Services, ConfigMap |
 //! | `Jaeger` | [`jaeger`] | the same for the all-in-one |
 //! | annotations, `skupper-services` | [`expose`], [`addresses`] | definitions, address Services |
 //! | definitions, tokens | [`router_document`] | the router's document |
@@ -14,6 +14,7 @@ pub(crate) mod addresses;
 pub(crate) mod certificates;
 pub(crate) mod collector;
 pub(crate) mod collector_ports;
+mod collector_workload;
 pub(crate) mod expose;
 pub(crate) mod jaeger;
 pub(crate) mod network;
