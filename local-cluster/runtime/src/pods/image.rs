@@ -101,10 +101,11 @@ pub(crate) fn all_in_one(environment: &BTreeMap<String, String>) -> String {
     format!(
         "extensions:\n  jaeger_storage:\n    backends:\n      memstore:\n        memory:\n          max_traces: {limit}\n\
          \x20 jaeger_query:\n    storage:\n      traces: memstore\n    http:\n      endpoint: 0.0.0.0:16686\n\
+         \x20 health_check:\n    endpoint: 0.0.0.0:14269\n\
          receivers:\n{receiver}  jaeger:\n    protocols:\n      grpc:\n        endpoint: 0.0.0.0:14250\n\
-         \x20     thrift_compact:\n        endpoint: 0.0.0.0:6831\n\
+         \x20     thrift_compact:\n        endpoint: 0.0.0.0:6831\n      thrift_http:\n        endpoint: 0.0.0.0:14268\n\
          exporters:\n  jaeger_storage_exporter:\n    trace_storage: memstore\n\
-         service:\n  extensions: [jaeger_storage, jaeger_query]\n  pipelines:\n    traces:\n\
+         service:\n  extensions: [jaeger_storage, jaeger_query, health_check]\n  pipelines:\n    traces:\n\
          \x20     receivers: [{name}jaeger]\n      exporters: [jaeger_storage_exporter]\n"
     )
 }
