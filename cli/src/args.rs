@@ -51,7 +51,10 @@ pub(crate) enum Output {
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one for each run of the program")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one for each run of the program"
+)]
 pub(crate) enum Command {
     /// Run two sites on this machine and carry spans from one to the other
     #[command(

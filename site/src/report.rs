@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 
 use futures::{StreamExt, TryStreamExt};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, Pod};
 use karez_lifecycle::Shutdown;
 use kube::runtime::{WatchStreamExt, watcher};
@@ -36,9 +37,11 @@ pub async fn notices(console: Console, mut notices: mpsc::UnboundedReceiver<Noti
     }
 }
 
-/// Prints each warning of the cluster once, until shutdown.
+/// Prints each warning of the cluster once, until shutdown. What is wrong with a configuration is said again after a
+/// restart of the site, since it still is; what happened before the start is history.
 pub async fn events(console: Console, client: Client, shutdown: Shutdown) {
     let events: Api<Event> = Api::all(client);
+    let started = Timestamp::now();
     let mut said: BTreeSet<String> = BTreeSet::new();
     let stream = watcher(events, watcher::Config::default())
         .default_backoff()
@@ -47,21 +50,44 @@ pub async fn events(console: Console, client: Client, shutdown: Shutdown) {
     while let Some(event) = stream.next().await {
         // A failed watch is taken up again by the back-off.
         let Ok(event) = event else { continue };
-        if event.type_.as_deref() != Some("Warning") {
+        let concerns = is_diagnosis(&event) || latest(&event).is_none_or(|time| time >= started);
+        if event.type_.as_deref() != Some("Warning") || !concerns {
             continue;
         }
         let line = warning(&event);
-        if said.insert(line.clone()) {
+        if said.insert(without_numbers(&event, &line)) {
             console.warning(&line);
         }
     }
+}
+
+fn is_diagnosis(event: &Event) -> bool {
+    event
+        .reason
+        .as_deref()
+        .is_some_and(|reason| reason.starts_with("Configuration"))
+}
+
+/// When it happened last, to the second.
+fn latest(event: &Event) -> Option<Timestamp> {
+    let times = [event.last_timestamp.as_ref(), event.first_timestamp.as_ref()];
+    let seconds = times.into_iter().flatten().map(|time| time.0.as_second()).max()?;
+    Timestamp::from_second(seconds.saturating_add(1)).ok()
+}
+
+/// What makes two warnings the same: a growing back-off is one warning, two lines of a file are two.
+fn without_numbers(event: &Event, line: &str) -> String {
+    if is_diagnosis(event) {
+        return line.to_owned();
+    }
+    line.chars().filter(|c| !c.is_ascii_digit()).collect()
 }
 
 /// A warning's line: a diagnosis names its place itself, anything else is named by its object.
 fn warning(event: &Event) -> String {
     let message = event.message.clone().unwrap_or_default();
     let reason = event.reason.as_deref().unwrap_or_default();
-    if reason.starts_with("Configuration") && message.contains(':') {
+    if is_diagnosis(event) && message.contains(':') {
         return message;
     }
     let object = &event.involved_object;

@@ -27,12 +27,20 @@ async fn validate(args: CollectorRunArgs) -> anyhow::Result<ExitCode> {
     for diagnosis in &diagnoses {
         eprintln!("{diagnosis}");
     }
-    Ok(if has_errors(&diagnoses) { ExitCode::from(1) } else { ExitCode::SUCCESS })
+    Ok(if has_errors(&diagnoses) {
+        ExitCode::from(1)
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 async fn options(args: CollectorRunArgs) -> anyhow::Result<CollectorOptions> {
     let from_cluster = args.config.iter().any(|config| config.starts_with("kube:"));
-    let client = if from_cluster { Some(program_client(&args.target).await?.0) } else { None };
+    let client = if from_cluster {
+        Some(program_client(&args.target).await?.0)
+    } else {
+        None
+    };
     Ok(CollectorOptions {
         configs: args.config,
         sets: args.set,
