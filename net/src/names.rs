@@ -1,5 +1,5 @@
 //! The names file: which Services and Pods a local cluster has, and where they are ready. The runtime writes it, whole
-//! and atomically, on every change; [`NamesFile`] reads it again when it has changed.
+//! and atomically, on every change; `NamesFile` reads it again when it has changed.
 
 use std::fs;
 use std::io;
