@@ -80,8 +80,12 @@ async fn config(options: &ClientOptions) -> Result<Config, ClientError> {
     if let Some(path) = &options.kubeconfig {
         return from_file(path, &choice).await;
     }
-    let explicit = std::env::var_os("KUBECONFIG").is_some_and(|value| !value.is_empty());
-    if !explicit
+    let named = std::env::var_os("KUBECONFIG").filter(|value| !value.is_empty());
+    // One file whose path has a colon is one file, not a list of two.
+    if let Some(path) = named.as_ref().map(Path::new).filter(|path| path.is_file()) {
+        return from_file(path, &choice).await;
+    }
+    if named.is_none()
         && options.context.is_none()
         && let Ok(config) = Config::incluster()
     {

@@ -25,7 +25,8 @@ pub(crate) struct Stage {
 
 impl Stage {
     fn new(name: &str) -> Outcome<Self> {
-        let prefix = format!("karez-test-{}-", &name[..name.len().min(24)]);
+        // Without colons: kubectl reads them as separators in KUBECONFIG.
+        let prefix = format!("karez-test-{}-", name[..name.len().min(24)].replace(':', "-"));
         Ok(Self {
             folder: tempfile::Builder::new().prefix(&prefix).tempdir()?,
         })
