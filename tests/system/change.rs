@@ -22,7 +22,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             manifests_take_effect,
         ),
         trial(
-            "change::a_collectors_new_configuration_takes_effect_in_the_same_process",
+            "change::a_collectors_new_configuration_takes_effect",
             &[],
             collector_reloads,
         ),
@@ -115,8 +115,12 @@ fn collector_reloads(stage: &Stage) -> Outcome {
     let cluster = site.cluster()?;
     cluster.wait_endpoint("default", "simple-collector", "4318", 45)?;
     replace(&manifests.join("collector.yaml"), "0.0.0.0:4318", "0.0.0.0:14318")?;
-    let address = cluster.wait_endpoint("default", "simple-collector", "14318", 45)?;
-    wait_for(format_args!("an answer from {address}"), 30, || {
+    wait_for("an answer on the new port", 60, || {
+        let found = cluster.endpoint("default", "simple-collector", "14318")?;
+        let Ok(address) = found else {
+            return Ok(found.map(|_| ()));
+        };
+        ensure!(address.port() == 14318, "the Service still leads to {address}");
         Ok(crate::support::http::get(address, "/")
             .map(|_| ())
             .map_err(|error| format!("{error:#}")))
