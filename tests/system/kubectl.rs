@@ -331,11 +331,6 @@ fn is_told_what_is_wrong(stage: &Stage) -> Outcome {
     )?;
     refused(
         &["create", "-f", "-"],
-        "apiVersion: v1\nkind: Unheard\nmetadata: {name: x}\n",
-        &["Unheard"],
-    )?;
-    refused(
-        &["create", "-f", "-"],
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x, namespace: absent}\n",
         &["absent", "not found"],
     )?;

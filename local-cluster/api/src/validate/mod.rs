@@ -4,6 +4,7 @@ mod names;
 mod pods;
 
 use crate::{error::Cause, kinds::Kind};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use names::{LABEL, SERVICE, SUBDOMAIN, is_label, is_label_value, is_qualified_name, is_subdomain};
 use pods::{pod_spec, pod_update, workload};
 use serde_json::Value;
@@ -179,6 +180,16 @@ fn secret(old: Option<&Value>, object: &Value, causes: &mut Vec<Cause>) {
         Some("kubernetes.io/dockerconfigjson") => &[".dockerconfigjson"],
         _ => &[],
     };
+    for (key, value) in map(object, "/data") {
+        // Whoever reads Secrets by their type could read none any more. The value is not shown: it is a secret.
+        if !value.as_str().is_some_and(|text| STANDARD.decode(text).is_ok()) {
+            causes.push(Cause {
+                reason: "FieldValueInvalid",
+                message: "Invalid value: it is not base64; encode it, or write it under stringData".into(),
+                field: format!("data[{key}]"),
+            });
+        }
+    }
     for key in required {
         if object.get("data").and_then(|d| d.get(key)).is_none() {
             causes.push(Cause::required(&format!("data[{key}]"), ""));

@@ -270,7 +270,14 @@ impl Worker {
             if deleted {
                 break End::Deleted;
             }
-            message = unit.refresh().await.err().map(|error| error.to_string());
+            // The containers go on meanwhile: one of them may hold what the refresh waits for.
+            let mut refresh = pin!(unit.refresh());
+            message = loop {
+                tokio::select! {
+                    refreshed = &mut refresh => break refreshed.err().map(|error| error.to_string()),
+                    () = &mut all, if !done => done = true,
+                }
+            };
         };
         let before = unit.board.containers();
         let grace = grace(&unit.pod(), end);
