@@ -7,6 +7,7 @@ mod status;
 mod telemetrygen;
 mod token;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::CommandFactory;
@@ -49,8 +50,13 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Status(args) => status::site(args).await,
         Command::Telemetrygen(command) => telemetrygen::run(command).await,
         Command::Completion { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "karez", &mut std::io::stdout());
-            Ok(ExitCode::SUCCESS)
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "karez", &mut script);
+            // A reader that has seen enough is no failure.
+            match std::io::stdout().write_all(&script) {
+                Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+                _ => Ok(ExitCode::SUCCESS),
+            }
         }
     }
 }
