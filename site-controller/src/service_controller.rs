@@ -100,7 +100,8 @@ impl Controller {
         loop {
             tokio::select! {
                 _ = dirty.take() => self.reconcile().await,
-                _ = self.status.changed() => dirty.mark(&namespace),
+                // A sender that is gone is no news: it must not keep the loop turning.
+                Ok(()) = self.status.changed() => dirty.mark(&namespace),
                 _ = look_again.tick() => dirty.mark(&namespace),
             }
         }
