@@ -182,7 +182,7 @@ fn secret(old: Option<&Value>, object: &Value, causes: &mut Vec<Cause>) {
     };
     for (key, value) in map(object, "/data") {
         // Whoever reads Secrets by their type could read none any more. The value is not shown: it is a secret.
-        if !value.as_str().is_some_and(|text| STANDARD.decode(text).is_ok()) {
+        if value.as_str().is_none_or(|text| STANDARD.decode(text).is_err()) {
             causes.push(Cause {
                 reason: "FieldValueInvalid",
                 message: "Invalid value: it is not base64; encode it, or write it under stringData".into(),
