@@ -20,6 +20,9 @@ use kube::{Api, Client, ResourceExt};
 use serde::Serialize;
 use serde_json::json;
 
+/// How long a site may take to appear.
+const STARTING: Duration = Duration::from_secs(5);
+
 /// Why a token is not made.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
@@ -145,14 +148,17 @@ pub async fn create(
 
 async fn may_issue(client: &Client, namespace: &str) -> Result<(), CreateError> {
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
-    let site = maps
-        .get_opt(names::SITE)
-        .await
-        .map_err(|source| CreateError::Api {
-            what: "read the site's ConfigMap skupper-site".to_owned(),
-            namespace: namespace.to_owned(),
-            source: Box::new(source),
-        })?;
+    let failed = |source| CreateError::Api {
+        what: "read the site's ConfigMap skupper-site".to_owned(),
+        namespace: namespace.to_owned(),
+        source: Box::new(source),
+    };
+    // A site that was started a moment ago is still reading its manifests.
+    let appears = wait::await_condition(maps.clone(), names::SITE, |site: Option<&ConfigMap>| {
+        site.is_some()
+    });
+    let _ = tokio::time::timeout(STARTING, appears).await;
+    let site = maps.get_opt(names::SITE).await.map_err(failed)?;
     let data = site
         .ok_or_else(|| CreateError::NoSite(namespace.to_owned()))?
         .data
