@@ -335,7 +335,7 @@ fn is_told_what_is_wrong(stage: &Stage) -> Outcome {
         &["absent", "not found"],
     )?;
     cluster.kubectl(&["create", "configmap", "twice"], "")?;
-    refused(&["create", "configmap", "twice"], "", &["AlreadyExists"])?;
+    refused(&["create", "configmap", "twice"], "", &["already exists"])?;
     let stale = cluster.kubectl(&["get", "cm", "twice", "-o", "yaml"], "")?;
     cluster.kubectl(&["label", "cm", "twice", "a=b"], "")?;
     refused(&["replace", "-f", "-"], &stale, &["Conflict"])?;
