@@ -47,10 +47,10 @@ fn the_private_clouds_sidecar() {
     assert_eq!(
         said,
         [
-            "30-otel-collector.yaml:20: warning: processors: the section is empty; remove the key, or write components below it",
-            "30-otel-collector.yaml:23: warning: exporters.logging: `logging` is an old spelling; write `debug`",
-            "30-otel-collector.yaml:24: warning: exporters.otlp: the exporter is configured but in no pipeline, so nothing is sent by it; add `otlp` to the `exporters` of a pipeline, or remove it",
-            "30-otel-collector.yaml:25: warning: exporters.otlp.endpoint: a gRPC endpoint needs no scheme; `http://` means without TLS; write `otel-liked-collector:4317` and `tls: {insecure: true}`",
+            "30-otel-collector.yaml:19: warning: processors: the section is empty; remove the key, or write components below it",
+            "30-otel-collector.yaml:22: warning: exporters.logging: `logging` is an old spelling; write `debug`",
+            "30-otel-collector.yaml:23: warning: exporters.otlp: the exporter is configured but in no pipeline, so nothing is sent by it; add `otlp` to the `exporters` of a pipeline, or remove it",
+            "30-otel-collector.yaml:24: warning: exporters.otlp.endpoint: a gRPC endpoint needs no scheme; `http://` means without TLS; write `otel-liked-collector:4317` and `tls: {insecure: true}`",
         ]
     );
     assert_eq!(config.expect("a configuration").receivers.len(), 2);
@@ -64,10 +64,10 @@ fn the_public_clouds_collector() {
     assert_eq!(
         said,
         [
-            "10-otel-collector.yaml:15: warning: processors: the section is empty; remove the key, or write components below it",
-            "10-otel-collector.yaml:18: warning: exporters.logging: `logging` is an old spelling; write `debug`",
-            "10-otel-collector.yaml:19: warning: exporters.jaeger.tls: there is no `tls:` block, so TLS is insisted on, which a Jaeger collector does not serve unless it is told to; write `tls: {insecure: true}`, or `tls: {}` if it does serve TLS",
-            "10-otel-collector.yaml:20: error: exporters.jaeger.endpoint: `14250\"` is no port; write 14250",
+            "10-otel-collector.yaml:14: warning: processors: the section is empty; remove the key, or write components below it",
+            "10-otel-collector.yaml:17: warning: exporters.logging: `logging` is an old spelling; write `debug`",
+            "10-otel-collector.yaml:18: warning: exporters.jaeger.tls: there is no `tls:` block, so TLS is insisted on, which a Jaeger collector does not serve unless it is told to; write `tls: {insecure: true}`, or `tls: {}` if it does serve TLS",
+            "10-otel-collector.yaml:19: error: exporters.jaeger.endpoint: `14250\"` is no port; write 14250",
         ]
     );
     let config = config.expect("the others run");
@@ -89,7 +89,7 @@ fn the_blogs_placeholders_are_refused_with_their_keys() {
     assert_eq!(said.len(), 1, "{said:#?}");
     assert!(
         said[0].starts_with(
-            "remote.yaml:17: error: extensions.basicauth/server.htpasswd.inline: still holds the placeholder"
+            "remote.yaml:18: error: extensions.basicauth/server.htpasswd.inline: still holds the placeholder"
         ),
         "{said:#?}"
     );

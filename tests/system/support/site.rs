@@ -137,10 +137,13 @@ impl Site {
         let kubeconfig = self.state.join("kubeconfig");
         wait_for(format_args!("the API of site {}", self.name), 60, || {
             let cluster = Cluster::open(&kubeconfig)?;
-            Ok(cluster
-                .get("/api/v1/namespaces/default")?
-                .map(|_| cluster)
-                .ok_or_else(|| "no namespace default".to_owned()))
+            let namespace = cluster.get("/api/v1/namespaces/default")?;
+            // The kinds of collectors are the last that the site defines at its start.
+            let kinds = cluster.get("/apis/opentelemetry.io/v1beta1")?;
+            Ok(match (namespace, kinds) {
+                (Some(_), Some(_)) => Ok(cluster),
+                (namespace, _) => Err(format!("namespace: {namespace:?}; collectors are not served")),
+            })
         })
     }
 
