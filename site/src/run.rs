@@ -115,9 +115,10 @@ impl LocalSite {
         let address = options.host.unwrap_or(addresses.first());
         let stop_controllers = Shutdown::new();
         let cluster = open(&state)?;
-        let kubeconfig = serve(&cluster, addresses.first(), &stop_controllers).await?;
         let client = cluster.client();
+        // Before anybody can ask: who finds the port finds the kinds.
         prepare(&client, &options.namespace).await?;
+        let kubeconfig = serve(&cluster, addresses.first(), &stop_controllers).await?;
         let record = SiteRecord {
             name: name.clone(),
             state: state.clone(),
