@@ -168,6 +168,27 @@ impl Net {
         Ok(sockets)
     }
 
+    /// Listens for TCP connections at just this address, also where it would mean the Pod's own: for what is offered
+    /// at [`Net::external_address`].
+    ///
+    /// # Errors
+    /// When the address cannot be had; the message says who holds it.
+    pub async fn listen_tcp_at(&self, address: SocketAddr) -> Result<TcpListeners, BindError> {
+        let bound = TcpListener::bind(address).await;
+        bound
+            .map(TcpListeners::from)
+            .map_err(|error| BindError::new(Protocol::Tcp, &address.to_string(), address, error))
+    }
+
+    /// Binds a UDP socket at just this address; see [`Net::listen_tcp_at`].
+    ///
+    /// # Errors
+    /// When the address cannot be had; the message says who holds it.
+    pub fn bind_udp_at(&self, address: SocketAddr) -> Result<UdpSocket, BindError> {
+        udp_socket(address)
+            .map_err(|error| BindError::new(Protocol::Udp, &address.to_string(), address, error))
+    }
+
     async fn places_of(&self, endpoint: &str) -> Result<Places, BindError> {
         let (host, port) = split_host_port(endpoint)?;
         if let Some(places) = self.literal_places(&host, port) {
@@ -344,6 +365,18 @@ mod tests {
         );
         assert!(places(&net, "::1", 0).unwrap().may.is_empty());
         assert_eq!(places(&net, "collector", 1), None);
+    }
+
+    #[tokio::test]
+    async fn the_external_address_is_never_mapped_to_the_pods() {
+        let external: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let net = Net::builder()
+            .pod_address("127.9.8.6".parse().unwrap())
+            .external_address(external.ip())
+            .build();
+        let udp = net.bind_udp_at(external).unwrap().local_addr().unwrap();
+        let tcp = net.listen_tcp_at(external).await.unwrap().local_addrs();
+        assert_eq!((udp.ip(), tcp[0].ip()), (external.ip(), external.ip()));
     }
 
     #[test]

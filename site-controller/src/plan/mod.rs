@@ -8,7 +8,7 @@
 //! | `Jaeger` | [`jaeger`] | the same for the all-in-one |
 //! | annotations, `skupper-services` | [`expose`], [`addresses`] | definitions, address Services |
 //! | definitions, tokens | [`router_document`] | the router's document |
-//! | the router's status | [`network`] | `NetworkStatus` |
+//! | the router's status | [`network`], [`router_notes`] | `NetworkStatus`; what it cannot do |
 
 pub(crate) mod addresses;
 pub(crate) mod certificates;
@@ -19,6 +19,7 @@ pub(crate) mod expose;
 pub(crate) mod jaeger;
 pub(crate) mod network;
 pub(crate) mod router_document;
+mod router_notes;
 pub(crate) mod service;
 pub(crate) mod site;
 pub(crate) mod site_workloads;

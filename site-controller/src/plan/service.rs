@@ -8,7 +8,7 @@ use karez_kubernetes::names;
 use super::router_document::{add_services, config_map, credentials, site_document};
 use super::site::owner;
 use super::tokens::reachable;
-use super::{Plan, addresses, network};
+use super::{Plan, addresses, network, router_notes};
 use crate::object::json;
 use crate::site_config::SiteConfig;
 use crate::snapshot::ServiceSnapshot;
@@ -58,5 +58,6 @@ pub(crate) fn plan(snapshot: &ServiceSnapshot, now: Timestamp) -> Plan {
         .push(network::config_map(&status, namespace, Some(&owner)));
     plan.notes.extend(credentials.notes);
     plan.notes.extend(definitions.notes);
+    plan.notes.extend(router_notes::notes(snapshot));
     plan
 }

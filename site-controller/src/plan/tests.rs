@@ -401,6 +401,29 @@ fn listeners_keep_their_ports() {
 }
 
 #[test]
+fn a_port_that_the_router_cannot_bind_is_said_about_its_deployment() {
+    let mut snapshot = service_snapshot();
+    snapshot.router = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
+        name: Some("skupper-router".into()),
+        ..Default::default()
+    });
+    let mut status = karez_router_config::api::Status::default();
+    status.accepts.push(karez_router_config::api::AcceptStatus {
+        name: "edge".into(),
+        addresses: Vec::new(),
+        error: Some("UDP port 45671 is in use; stop that program".into()),
+    });
+    snapshot.status = Some(status);
+    let notes = service::plan(&snapshot, now()).notes;
+    let note = notes
+        .iter()
+        .find(|note| note.reason == "LinkPortNotBound")
+        .expect("a note");
+    assert!(note.warning && note.message.contains("45671"), "{note:?}");
+    assert_eq!(note.about.name.as_deref(), Some("skupper-router"));
+}
+
+#[test]
 fn never_means_no_service_and_still_a_listener() {
     let mut snapshot = service_snapshot();
     let quiet = ServiceDefinition {
