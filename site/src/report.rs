@@ -37,7 +37,7 @@ pub async fn notices(console: Console, mut notices: mpsc::UnboundedReceiver<Noti
     }
 }
 
-/// Prints each warning of the cluster once, until shutdown. What is wrong with a configuration is said again after a
+/// Prints each warning of the cluster once, and each link that becomes active, until shutdown. What is wrong with a configuration is said again after a
 /// restart of the site, since it still is; what happened before the start is history.
 pub async fn events(console: Console, client: Client, shutdown: Shutdown) {
     let events: Api<Event> = Api::all(client);
@@ -51,11 +51,17 @@ pub async fn events(console: Console, client: Client, shutdown: Shutdown) {
         // A failed watch is taken up again by the back-off.
         let Ok(event) = event else { continue };
         let concerns = is_diagnosis(&event) || latest(&event).is_none_or(|time| time >= started);
-        if event.type_.as_deref() != Some("Warning") || !concerns {
+        let good = event.reason.as_deref() == Some("LinkActive");
+        if !(good || event.type_.as_deref() == Some("Warning")) || !concerns {
             continue;
         }
         let line = warning(&event);
-        if said.insert(without_numbers(&event, &line)) {
+        if !said.insert(identity(&event, &line)) {
+            continue;
+        }
+        if good {
+            console.good(&event.message.unwrap_or_default());
+        } else {
             console.warning(&line);
         }
     }
@@ -75,8 +81,13 @@ fn latest(event: &Event) -> Option<Timestamp> {
     Timestamp::from_second(seconds.saturating_add(1)).ok()
 }
 
-/// What makes two warnings the same: a growing back-off is one warning, two lines of a file are two.
-fn without_numbers(event: &Event, line: &str) -> String {
+/// What makes two warnings the same: a growing back-off is one warning, two lines of a file are two, and each change of
+/// a link is one of its own.
+fn identity(event: &Event, line: &str) -> String {
+    let reason = event.reason.as_deref().unwrap_or_default();
+    if reason.starts_with("Link") {
+        return event.uid().unwrap_or_default();
+    }
     if is_diagnosis(event) {
         return line.to_owned();
     }

@@ -334,6 +334,11 @@ fn is_told_what_is_wrong(stage: &Stage) -> Outcome {
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x, namespace: absent}\n",
         &["absent", "not found"],
     )?;
+    refused(
+        &["apply", "-f", "-"],
+        "apiVersion: example.dev/v1\nkind: Unheard\nmetadata: {name: x}\n",
+        &["no matches for kind \"Unheard\" in version \"example.dev/v1\""],
+    )?;
     cluster.kubectl(&["create", "configmap", "twice"], "")?;
     refused(&["create", "configmap", "twice"], "", &["already exists"])?;
     let stale = cluster.kubectl(&["get", "cm", "twice", "-o", "yaml"], "")?;

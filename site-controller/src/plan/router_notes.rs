@@ -1,23 +1,68 @@
-//! What the router cannot do, from its status, as notes on its Deployment: a person reads Events, not a Pod's log.
+//! How the router is doing, from its status, as notes: what it cannot do about its Deployment, how each link is about
+//! the link's token. A person reads Events, not a Pod's log.
 
-use karez_router_config::api::Status;
+use k8s_openapi::api::core::v1::Secret;
+use karez_router_config::api::{Direction, LinkState, LinkStatus, Status};
 
 use super::Note;
 use crate::object::reference;
 use crate::snapshot::ServiceSnapshot;
 
-/// What is wrong with the router as its status tells it.
+/// What the router's status tells.
 pub(crate) fn notes(snapshot: &ServiceSnapshot) -> Vec<Note> {
     let (Some(status), Some(router)) = (&snapshot.status, &snapshot.router) else {
         return Vec::new();
     };
-    let note = |(reason, message)| Note {
+    let trouble = |(reason, message)| Note {
         about: reference("apps/v1", "Deployment", router),
         warning: true,
         reason,
         message,
     };
-    troubles(status).map(note).collect()
+    let links = status
+        .links
+        .iter()
+        .filter_map(|link| note_link(link, &snapshot.tokens));
+    troubles(status).map(trouble).chain(links).collect()
+}
+
+/// How a link is, said about the Secret that it is made of.
+fn note_link(link: &LinkStatus, tokens: &[Secret]) -> Option<Note> {
+    let secret = link.token.as_ref().unwrap_or(&link.name);
+    let by_name = |name: &String| {
+        tokens
+            .iter()
+            .find(|token| token.metadata.name.as_ref() == Some(name))
+    };
+    let token = by_name(&link.name).or_else(|| by_name(secret))?;
+    let name = &link.name;
+    let site = link.peer.as_ref().map_or("", |peer| &peer.site_name);
+    let (warning, reason, message) = match (link.state, link.direction) {
+        (LinkState::Active, Direction::Outgoing) => (
+            false,
+            "LinkActive",
+            format!("link {name} to site {site} is active"),
+        ),
+        (LinkState::Active, Direction::Incoming) => {
+            let message = format!("a link from site {site} with token {name} is active");
+            (false, "LinkActive", message)
+        }
+        (LinkState::Refused | LinkState::Down, _) => {
+            let error = link.error.as_ref()?;
+            (
+                true,
+                "LinkNotActive",
+                format!("link {name} is not active: {error}"),
+            )
+        }
+        (LinkState::Connecting, _) => return None,
+    };
+    Some(Note {
+        about: reference("v1", "Secret", &token.metadata),
+        warning,
+        reason,
+        message,
+    })
 }
 
 fn troubles(status: &Status) -> impl Iterator<Item = (&'static str, String)> {

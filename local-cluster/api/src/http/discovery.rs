@@ -74,7 +74,7 @@ pub(crate) fn answer(
         ["api", version] => resources(registry, "", version)?,
         ["apis", name, version] => resources(registry, name, version)?,
         [] => {
-            json!({"paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version"]})
+            json!({"paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]})
         }
         _ => return Err(ApiError::no_such_path()),
     };

@@ -162,6 +162,9 @@ async fn route(cluster: Arc<LocalCluster>, asked: Asked) -> Result<Response<ApiB
             if let ["openapi", "v3", rest @ ..] = segments.as_slice() {
                 return openapi::answer(&cluster, rest);
             }
+            if segments == ["openapi", "v2"] {
+                return Ok(openapi::answer_v2(&asked.accept));
+            }
             discovery::answer(&cluster, &segments, &asked.accept)
         }
         Place::Resource(_) => objects::answer(cluster, asked).await,

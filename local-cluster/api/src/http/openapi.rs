@@ -28,8 +28,37 @@ pub(super) fn answer(cluster: &LocalCluster, path: &[&str]) -> Result<Response<A
     Ok(respond::json(StatusCode::OK, &value))
 }
 
+/// `/openapi/v2`: a document without schemas, which are in version 3. Clients that only know this version, and
+/// kubectl when it meets a kind that version 3 does not have, read from it that nothing is known here.
+pub(super) fn answer_v2(accept: &str) -> Response<ApiBody> {
+    if !accept.contains(PROTOBUF) {
+        return respond::json(
+            StatusCode::OK,
+            &json!({"swagger": "2.0", "info": info(), "paths": {}, "definitions": {}}),
+        );
+    }
+    // The message `Document`: `swagger` is field 1, `info` field 2 with `title` 1 and `version` 2, `paths` field 8.
+    let info = [field(1, TITLE.as_bytes()), field(2, VERSION.as_bytes())].concat();
+    let document = [field(1, b"2.0"), field(2, &info), field(8, b"")].concat();
+    respond::with_type(StatusCode::OK, PROTOBUF_TYPE, respond::full(document))
+}
+
+/// A length-delimited field of a protobuf message; numbers and lengths here fit one byte each.
+fn field(number: u8, content: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(content.len()).expect("short constants");
+    debug_assert!(length < 128, "a length of one byte");
+    let mut field = vec![number << 3 | 2, length];
+    field.extend_from_slice(content);
+    field
+}
+
+const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2";
+const PROTOBUF_TYPE: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+const TITLE: &str = "Kubernetes";
+const VERSION: &str = "v1.34.0";
+
 fn info() -> Value {
-    json!({"title": "Kubernetes", "version": "v1.34.0"})
+    json!({"title": TITLE, "version": VERSION})
 }
 
 fn place(group: &str, version: &str) -> String {
