@@ -74,6 +74,7 @@ pub fn extension(config: &ExtensionConfig) -> Result<Arc<dyn Extension>, StartEr
         ExtensionConfig::BearerTokenAuth(config) => {
             Arc::new(extensions::auth::BearerTokenAuthExtension::new(config.clone()))
         }
+        ExtensionConfig::Oidc(config) => Arc::new(extensions::auth::OidcExtension::new(config.clone())),
         ExtensionConfig::JaegerStorage(config) => {
             Arc::new(extensions::jaeger_storage::JaegerStorageExtension::new(config))
         }

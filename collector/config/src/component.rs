@@ -6,7 +6,7 @@ use karez_document::{Diagnosis, Place};
 use crate::exporters::{
     DebugExporter, GrpcExporter, JaegerStorageExporter, LoggingExporter, OtlpHttpExporter,
 };
-use crate::extensions::{BasicAuth, BearerTokenAuth, HealthCheck, JaegerQuery, JaegerStorage};
+use crate::extensions::{self, BasicAuth, BearerTokenAuth, HealthCheck, JaegerQuery, JaegerStorage, Oidc};
 use crate::parts::Parts;
 use crate::processors::{self, AttributesProcessor, BatchProcessor, MemoryLimiter, ResourceProcessor};
 use crate::receivers::{self, JaegerReceiver, OtlpReceiver};
@@ -75,6 +75,8 @@ pub enum ExtensionConfig {
     BasicAuth(BasicAuth),
     /// `bearertokenauth`
     BearerTokenAuth(BearerTokenAuth),
+    /// `oidc`
+    Oidc(Oidc),
     /// `health_check`
     HealthCheck(HealthCheck),
     /// `jaeger_storage`
@@ -297,12 +299,12 @@ impl Kind for ExtensionConfig {
     const KNOWN: &'static [&'static str] = &[
         "basicauth",
         "bearertokenauth",
+        "oidc",
         "health_check",
         "jaeger_storage",
         "jaeger_query",
     ];
     const ELSEWHERE: &'static [&'static str] = &[
-        "oidc",
         "oauth2client",
         "headers_setter",
         "file_storage",
@@ -339,6 +341,11 @@ impl Kind for ExtensionConfig {
                     ));
                 }
                 Some(ExtensionConfig::BearerTokenAuth(auth))
+            }
+            "oidc" => {
+                let oidc: Oidc = decode_at(node, key, diagnoses)?;
+                extensions::check_oidc(&oidc, node, key, diagnoses);
+                Some(ExtensionConfig::Oidc(oidc))
             }
             "health_check" => {
                 let mut parts = Parts::of(node, key);

@@ -1,6 +1,8 @@
 //! What the extensions are told.
 
 use indexmap::IndexMap;
+use karez_document::Diagnosis;
+use karez_document::yaml::{Node, join_key};
 use serde::Deserialize;
 
 use crate::common::{Auth, GrpcServer, HttpServer};
@@ -64,6 +66,108 @@ impl Default for BearerTokenAuth {
             token: Secret::default(),
             tokens: Vec::new(),
             filename: String::new(),
+        }
+    }
+}
+
+/// `oidc`: one provider at the top, or several below `providers`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Oidc {
+    /// The header that carries the token.
+    pub attribute: String,
+    /// The provider's URL, as it calls itself.
+    pub issuer_url: String,
+    /// Whom tokens must be for.
+    pub audience: String,
+    /// Take tokens for anybody.
+    pub ignore_audience: bool,
+    /// A file with the authorities to trust for the provider's certificate.
+    pub issuer_ca_path: String,
+    /// The claim with the user's name; `sub` unless written.
+    pub username_claim: String,
+    /// The claim with the user's groups.
+    pub groups_claim: String,
+    /// Several providers; a token's issuer says which one is meant.
+    pub providers: Vec<OidcProvider>,
+}
+
+impl Default for Oidc {
+    fn default() -> Self {
+        Oidc {
+            attribute: "authorization".to_owned(),
+            issuer_url: String::new(),
+            audience: String::new(),
+            ignore_audience: false,
+            issuer_ca_path: String::new(),
+            username_claim: String::new(),
+            groups_claim: String::new(),
+            providers: Vec::new(),
+        }
+    }
+}
+
+/// A provider of `oidc`.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OidcProvider {
+    /// Its URL, as it calls itself.
+    pub issuer_url: String,
+    /// Whom tokens must be for.
+    pub audience: String,
+    /// Take tokens for anybody.
+    pub ignore_audience: bool,
+    /// A file with the authorities to trust for its certificate.
+    pub issuer_ca_path: String,
+    /// The claim with the user's name; `sub` unless written.
+    pub username_claim: String,
+    /// The claim with the user's groups.
+    pub groups_claim: String,
+    /// A PEM file with its public keys, which are then not asked for.
+    pub public_keys_file: String,
+}
+
+impl Oidc {
+    /// All providers, each with the key path below the component that leads to it (empty or with a dot at its end).
+    pub fn all(&self) -> Vec<(String, OidcProvider)> {
+        let top = OidcProvider {
+            issuer_url: self.issuer_url.clone(),
+            audience: self.audience.clone(),
+            ignore_audience: self.ignore_audience,
+            issuer_ca_path: self.issuer_ca_path.clone(),
+            username_claim: self.username_claim.clone(),
+            groups_claim: self.groups_claim.clone(),
+            public_keys_file: String::new(),
+        };
+        let top = (!self.issuer_url.is_empty()).then(|| (String::new(), top));
+        let listed = self.providers.iter().enumerate();
+        let listed = listed.map(|(index, provider)| (format!("providers[{index}]."), provider.clone()));
+        top.into_iter().chain(listed).collect()
+    }
+}
+
+/// What is wrong with `oidc` beyond its keys.
+pub(crate) fn check_oidc(oidc: &Oidc, node: &Node, key: &str, diagnoses: &mut Vec<Diagnosis>) {
+    let providers = oidc.all();
+    if providers.is_empty() {
+        let mend = "write `issuer_url:`, the URL as the provider calls itself";
+        diagnoses.push(Diagnosis::error(node.place(), key, "no issuer is given", mend));
+    }
+    for (below, provider) in providers {
+        let mut fault = |part: &str, message: &str, mend: &str| {
+            let key = join_key(key, &format!("{below}{part}"));
+            diagnoses.push(Diagnosis::error(node.place(), key, message, mend));
+        };
+        if provider.issuer_url.is_empty() {
+            fault(
+                "issuer_url",
+                "is missing",
+                "write the URL as the provider calls itself",
+            );
+        }
+        if provider.audience.is_empty() && !provider.ignore_audience {
+            let mend = "write whom the provider's tokens are for, or `ignore_audience: true` to take any";
+            fault("audience", "is missing", mend);
         }
     }
 }

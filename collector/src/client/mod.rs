@@ -1,9 +1,11 @@
 //! Clients: connections dialled through `karez-net`, with the document's TLS, headers and credentials.
 
 mod dial;
+mod fetch;
 mod grpc;
 mod http;
 
 pub use dial::{Dial, Stream};
+pub(crate) use fetch::{FetchError, fetch};
 pub use grpc::{CallError, GrpcClient};
 pub use http::{Answer, HttpClient, HttpError};

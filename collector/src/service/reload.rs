@@ -221,6 +221,7 @@ fn stands_alone(config: &ExtensionConfig) -> bool {
     match config {
         ExtensionConfig::BasicAuth(_)
         | ExtensionConfig::BearerTokenAuth(_)
+        | ExtensionConfig::Oidc(_)
         | ExtensionConfig::JaegerStorage(_) => true,
         ExtensionConfig::HealthCheck(_) | ExtensionConfig::JaegerQuery(_) => false,
     }

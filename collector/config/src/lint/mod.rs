@@ -374,6 +374,7 @@ impl Lint<'_> {
             (Some(ExtensionConfig::BasicAuth(basic)), Side::Server) => basic.htpasswd.is_some(),
             (Some(ExtensionConfig::BasicAuth(basic)), Side::Client) => basic.client_auth.is_some(),
             (Some(ExtensionConfig::BearerTokenAuth(_)) | None, _) => true,
+            (Some(ExtensionConfig::Oidc(_)), Side::Server) => true,
             (Some(_), _) => false,
         };
         if !fits {

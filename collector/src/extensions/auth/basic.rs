@@ -51,7 +51,10 @@ impl ServerAuth for BasicAuthServer {
     fn authenticate(&self, headers: &HeaderMap) -> Result<Principal, AuthError> {
         let (user, password) = credentials(headers)?;
         match self.htpasswd.matches(&user, &password) {
-            true => Ok(Principal { username: Some(user) }),
+            true => Ok(Principal {
+                username: Some(user),
+                ..Principal::default()
+            }),
             false => Err(AuthError::InvalidCredentials),
         }
     }

@@ -13,6 +13,7 @@ mod component;
 mod crypt;
 mod file;
 mod htpasswd;
+mod oidc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -20,12 +21,15 @@ pub use basic::{BasicAuthClient, BasicAuthServer, ClientAuthConfig, HtpasswdConf
 pub use bearer::{BearerConfig, BearerTokenAuth};
 pub use component::{BasicAuthExtension, BearerTokenAuthExtension};
 pub use htpasswd::Htpasswd;
+pub use oidc::OidcExtension;
 
 /// Who a caller proved to be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Principal {
     /// The user's name, where the scheme has one.
     pub username: Option<String>,
+    /// The groups that a token names.
+    pub groups: Vec<String>,
 }
 
 /// Why a caller is refused. The text goes to the caller and never holds a secret.
@@ -49,6 +53,18 @@ pub enum AuthError {
     /// A wrong token.
     #[error("provided authorization does not match expected scheme or token")]
     WrongToken,
+    /// No token of a provider.
+    #[error("authentication didn't succeed")]
+    NotAuthenticated,
+    /// A header without a bearer token.
+    #[error("invalid authorization header format")]
+    InvalidHeader,
+    /// A provider's token that does not hold.
+    #[error("failed to verify token: {0}")]
+    Token(String),
+    /// A claim that the configuration asks for is not in the token, or of the wrong kind.
+    #[error("the token has no claim {0:?} of the right kind")]
+    Claim(String),
 }
 
 /// Decides about requests.
