@@ -11,14 +11,13 @@ use std::io;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use quinn::{ReadError, RecvStream, SendStream, WriteError};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_util::sync::CancellationToken;
 
-use crate::link::RESET_CODE;
+use crate::link::{RESET_CODE, RecvStream, SendStream, Stream};
 use crate::metrics::Ending;
 use crate::record::ConnectionRecord;
 
@@ -66,11 +65,11 @@ impl From<TcpStream> for End {
     }
 }
 
-impl From<(SendStream, RecvStream)> for End {
-    fn from((send, receive): (SendStream, RecvStream)) -> Self {
+impl From<Stream> for End {
+    fn from(stream: Stream) -> Self {
         Self {
-            source: Source::Stream(receive),
-            sink: Sink::Stream(send),
+            source: Source::Stream(stream.receive),
+            sink: Sink::Stream(stream.send),
         }
     }
 }
@@ -85,7 +84,7 @@ impl End {
     /// Ends it abruptly: the other side sees a reset.
     pub(crate) fn reset(self) {
         if let Source::Stream(mut stream) = self.source {
-            let _ = stream.stop(RESET_CODE);
+            stream.stop(RESET_CODE);
         }
         match self.sink {
             Sink::Socket(socket) => {
@@ -93,7 +92,7 @@ impl End {
                 // Without this the half would say a graceful goodbye first.
                 socket.forget();
             }
-            Sink::Stream(mut stream) => drop(stream.reset(RESET_CODE)),
+            Sink::Stream(mut stream) => stream.reset(RESET_CODE),
         }
     }
 }
@@ -189,20 +188,14 @@ impl Source {
                 chunks[0] = buffer.split().freeze();
                 Ok(usize::from(read > 0))
             }
-            Self::Stream(stream) => match stream.read_chunks(chunks).await {
-                Ok(filled) => Ok(filled.unwrap_or(0)),
-                Err(error @ ReadError::Reset(_)) => {
-                    Err(io::Error::new(io::ErrorKind::ConnectionReset, error.to_string()))
-                }
-                Err(error) => Err(error.into()),
-            },
+            Self::Stream(stream) => Ok(stream.read_chunks(chunks).await?.unwrap_or(0)),
         }
     }
 
     /// Tells the sender that nobody reads on.
     fn refuse(&mut self) {
         if let Self::Stream(stream) = self {
-            let _ = stream.stop(RESET_CODE);
+            stream.stop(RESET_CODE);
         }
     }
 }
@@ -211,14 +204,14 @@ impl Sink {
     async fn write(&mut self, chunks: &mut [Bytes]) -> io::Result<()> {
         match self {
             Self::Socket(socket) => write_vectored(socket, chunks).await,
-            Self::Stream(stream) => stream.write_all_chunks(chunks).await.map_err(WriteError::into),
+            Self::Stream(stream) => Ok(stream.write_chunks(chunks).await?),
         }
     }
 
     async fn finish(&mut self) -> io::Result<()> {
         match self {
             Self::Socket(socket) => socket.shutdown().await,
-            Self::Stream(stream) => stream.finish().map_err(io::Error::other),
+            Self::Stream(stream) => Ok(stream.finish()?),
         }
     }
 }

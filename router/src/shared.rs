@@ -84,7 +84,7 @@ impl View {
             NextHop::Local(target) => self.connectors.get(target).map(|connector| connector.load()),
             NextHop::Link(id) => self.links.get(id).map(|link| Load {
                 open: link.open.load(Ordering::Relaxed),
-                set_aside: self.superseded.contains(id) || link.connection.close_reason().is_some(),
+                set_aside: self.superseded.contains(id) || link.is_dead(),
             }),
         }
         .unwrap_or(Load {

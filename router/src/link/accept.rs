@@ -8,15 +8,14 @@ use std::time::{Duration, Instant};
 use karez_identity::{CertificateFacts, TlsMaterial};
 use karez_router_config::AcceptConfig;
 use karez_router_config::api::Direction;
-use quinn::{Endpoint, Incoming};
-use rustls::pki_types::CertificateDer;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::failure::{CloseCode, Failure, close};
 use super::session::{Side, TOKEN_REVOKED, greet};
-use super::transport::{server_config, server_endpoint};
+use super::transport::Connection;
+use super::transport::quic::{QuicIncoming, QuicListener};
 use crate::listener::{BIND_AGAIN, endpoint};
 use crate::metrics::Fault;
 use crate::profiles::{Profile, usable};
@@ -61,13 +60,13 @@ pub(crate) async fn accept(shared: Arc<Shared>, mut accept: Accept, stop: Cancel
         }
     }
     let stops = shared.shutdown.is_triggered();
-    let why: &[u8] = if stops {
-        b"the router stops"
+    let why = if stops {
+        "the router stops"
     } else {
-        b"the port was closed there"
+        "the port was closed there"
     };
     for endpoint in &endpoints {
-        endpoint.close(0u32.into(), why);
+        endpoint.close(CloseCode::Leaving.number(), why);
     }
     for endpoint in &endpoints {
         // Bounded, so that a peer that does not hear the farewell holds nothing up.
@@ -80,7 +79,7 @@ pub(crate) async fn accept(shared: Arc<Shared>, mut accept: Accept, stop: Cancel
 }
 
 /// Binds the port on every address it is wanted on, as soon as the profile is there.
-async fn open(shared: &Shared, accept: &mut Accept) -> Vec<Endpoint> {
+async fn open(shared: &Shared, accept: &mut Accept) -> Vec<QuicListener> {
     let mut said = None;
     loop {
         let profile = usable(&mut accept.profile).await;
@@ -90,7 +89,7 @@ async fn open(shared: &Shared, accept: &mut Accept) -> Vec<Endpoint> {
                 Ok(endpoints) => {
                     let addresses = endpoints
                         .iter()
-                        .filter_map(|endpoint| endpoint.local_addr().ok())
+                        .filter_map(|endpoint| endpoint.local_address().ok())
                         .collect();
                     tracing::info!(accept = accept.name, ?addresses, "accepting links");
                     shared.change(|all| {
@@ -126,7 +125,7 @@ async fn open(shared: &Shared, accept: &mut Accept) -> Vec<Endpoint> {
     }
 }
 
-fn bind(shared: &Shared, config: &AcceptConfig, material: &TlsMaterial) -> Result<Vec<Endpoint>, String> {
+fn bind(shared: &Shared, config: &AcceptConfig, material: &TlsMaterial) -> Result<Vec<QuicListener>, String> {
     let wanted = endpoint(&config.host, config.port);
     let mut sockets = shared.net.bind_udp(&wanted).map_err(|error| error.to_string())?;
     let bound: Vec<SocketAddr> = sockets
@@ -146,26 +145,24 @@ fn bind(shared: &Shared, config: &AcceptConfig, material: &TlsMaterial) -> Resul
     }
     let made = sockets
         .into_iter()
-        .map(|socket| server_endpoint(socket, material));
+        .map(|socket| QuicListener::new(socket, material));
     made.collect::<Result<_, _>>()
         .map_err(|error| format!("{wanted}: {error}"))
 }
 
 /// Takes over a renewed credential for handshakes to come; links that are up stay.
-async fn follow_profile(accept: &mut Accept, endpoints: &[Endpoint]) {
+async fn follow_profile(accept: &mut Accept, endpoints: &[QuicListener]) {
     while accept.profile.changed().await.is_ok() {
         let Profile::Ready(material) = accept.profile.borrow_and_update().clone() else {
             continue;
         };
         for endpoint in endpoints {
-            let made = endpoint.local_addr().map_err(|error| error.to_string());
-            match made.and_then(|local| server_config(&material, local).map_err(|error| error.to_string())) {
-                Ok(config) => endpoint.set_server_config(Some(config)),
-                Err(error) => tracing::error!(
+            if let Err(error) = endpoint.renew(&material) {
+                tracing::error!(
                     accept = accept.name,
                     error,
                     "the renewed TLS profile is not usable"
-                ),
+                );
             }
         }
     }
@@ -188,7 +185,7 @@ impl Refusals {
     }
 }
 
-async fn take(shared: Arc<Shared>, endpoint: Endpoint, config: AcceptConfig, handshakes: Arc<Semaphore>) {
+async fn take(shared: Arc<Shared>, endpoint: QuicListener, config: AcceptConfig, handshakes: Arc<Semaphore>) {
     let refusals = Arc::new(Refusals::default());
     loop {
         let Ok(slot) = handshakes.clone().acquire_owned().await else {
@@ -202,10 +199,14 @@ async fn take(shared: Arc<Shared>, endpoint: Endpoint, config: AcceptConfig, han
             continue;
         }
         // Under load a peer has to show first that its address is its own.
-        if handshakes.available_permits() < HANDSHAKES / 2 && incoming.may_retry() {
-            let _ = incoming.retry();
+        let busy = handshakes.available_permits() < HANDSHAKES / 2;
+        let Some(incoming) = (if busy {
+            incoming.challenge()
+        } else {
+            Some(incoming)
+        }) else {
             continue;
-        }
+        };
         let (shared, config, refusals) = (shared.clone(), config.clone(), refusals.clone());
         tokio::spawn(async move {
             let remote = incoming.remote_address();
@@ -231,11 +232,10 @@ async fn take(shared: Arc<Shared>, endpoint: Endpoint, config: AcceptConfig, han
 /// Handshake, admission, hello.
 async fn meet(
     shared: &Shared,
-    incoming: Incoming,
+    incoming: QuicIncoming,
     config: &AcceptConfig,
 ) -> Result<super::session::Session, Failure> {
-    let connecting = incoming.accept()?;
-    let connected = timeout(HANDSHAKE_LIMIT, connecting).await;
+    let connected = timeout(HANDSHAKE_LIMIT, incoming.handshake()).await;
     let connection = connected.map_err(|_| Failure::down("the handshake took too long"))??;
     let peer = match admit(shared, &connection) {
         Ok(peer) => peer,
@@ -262,15 +262,11 @@ struct VerifiedPeer {
     fingerprint: String,
 }
 
-fn admit(shared: &Shared, connection: &quinn::Connection) -> Result<VerifiedPeer, String> {
-    let chain = connection
-        .peer_identity()
-        .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok());
-    let leaf = chain
-        .as_ref()
-        .and_then(|chain| chain.first())
+fn admit(shared: &Shared, connection: &Connection) -> Result<VerifiedPeer, String> {
+    let leaf = connection
+        .peer_certificate()
         .ok_or("a client certificate is required")?;
-    let facts = CertificateFacts::from_der(leaf).map_err(|error| error.to_string())?;
+    let facts = CertificateFacts::from_der(&leaf).map_err(|error| error.to_string())?;
     let config = shared
         .read(|state| state.config.clone())
         .ok_or("the router has no document yet")?;

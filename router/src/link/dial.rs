@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use karez_identity::{LINK_SERVER_NAME, TlsMaterial};
+use karez_identity::TlsMaterial;
 use karez_router_config::LinkConfig;
 use karez_router_config::api::{Direction, LinkState};
 use rand::Rng;
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::failure::{CloseCode, Failure, close};
 use super::session::{Side, greet};
-use super::transport::client_config;
+use super::transport::{Connection, quic};
 use crate::metrics::Fault;
 use crate::profiles::{Profile, usable};
 use crate::shared::{DialState, Shared};
@@ -184,22 +184,15 @@ async fn connect(
     shared: &Shared,
     config: &LinkConfig,
     material: &TlsMaterial,
-) -> Result<quinn::Connection, Failure> {
+) -> Result<Connection, Failure> {
     let resolved = shared.net.resolve(&config.host, config.port).await;
     let addresses = resolved.map_err(|error| Failure::down(error.to_string()))?;
     let mut last = Failure::down(format!("{} has no address", config.host));
     for address in addresses {
-        let quic = client_config(material, address)
-            .map_err(|error| Failure::refused(format!("TLS profile \"{}\": {error}", config.tls)))?;
-        let endpoint = shared.client_endpoints.towards(address);
-        let endpoint =
-            endpoint.map_err(|error| Failure::down(format!("cannot open a UDP socket: {error}")))?;
-        let connecting = endpoint.connect_with(quic, address, LINK_SERVER_NAME);
-        let connecting =
-            connecting.map_err(|error| Failure::down(format!("cannot dial {address}: {error}")))?;
-        last = match timeout(HANDSHAKE_LIMIT, connecting).await {
+        let dialled = quic::dial(&shared.client_endpoints, material, address);
+        last = match timeout(HANDSHAKE_LIMIT, dialled).await {
             Ok(Ok(connection)) => return Ok(connection),
-            Ok(Err(error)) => error.into(),
+            Ok(Err(failure)) => failure,
             Err(_) => Failure::down(format!(
                 "no answer from {address} (UDP): no router listens there, or UDP is blocked on the way"
             )),

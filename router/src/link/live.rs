@@ -11,6 +11,7 @@ use karez_topology::{Announcement, LinkId, Site};
 use tokio::sync::watch;
 
 use super::failure::{CloseCode, close};
+use super::transport::{Connection, ConnectionError, Stream};
 
 /// A link that is up.
 pub(crate) struct LiveLink {
@@ -25,7 +26,7 @@ pub(crate) struct LiveLink {
     pub(crate) since: Timestamp,
     /// Of the certificate that the peer was admitted by (incoming only): serial and fingerprint.
     pub(crate) admitted_by: Option<(String, String)>,
-    pub(crate) connection: quinn::Connection,
+    pub(crate) connection: Connection,
     /// Connections that it carries for us.
     pub(crate) open: AtomicU64,
     /// What the session is to announce; only the latest counts.
@@ -33,6 +34,16 @@ pub(crate) struct LiveLink {
 }
 
 impl LiveLink {
+    /// Opens a stream on it.
+    pub(crate) async fn open(&self) -> Result<Stream, ConnectionError> {
+        self.connection.open().await
+    }
+
+    /// Whether it has failed, though its session may not have noticed yet.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.connection.close_reason().is_some()
+    }
+
     /// Closes it for both sides; what it carries is reset.
     pub(crate) fn close(&self, code: CloseCode, reason: &str) {
         close(&self.connection, code, reason);

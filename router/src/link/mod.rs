@@ -1,9 +1,10 @@
-//! Links: one authenticated relation to a peer router over QUIC, made by us or by the peer.
+//! Links: one authenticated relation to a peer router over a transport, made by us or by the peer.
 //!
 //! ```text
-//!  dial.rs    document's link ──▶ QUIC connection ─┐
-//!                                                  ├─▶ session.rs: hello, announcements, pings on the control stream;
-//!  accept.rs  document's port ──▶ QUIC connection ─┘              data streams ◀──▶ connector.rs
+//!  dial.rs    document's link ──▶ a connection ─┐
+//!                                               ├─▶ session.rs: hello, announcements, pings on the control stream;
+//!  accept.rs  document's port ──▶ a connection ─┘              data streams ◀──▶ connector.rs
+//!  transport/ connections and streams, whatever carries them
 //!  stream.rs  a client's connection ──▶ a data stream at the peer
 //!  failure.rs a failed connection ──▶ what to say about it, and to whom
 //! ```
@@ -14,6 +15,8 @@ mod failure;
 mod live;
 mod session;
 mod stream;
+// Statistics and datagrams are there for the services that come to use them.
+#[allow(dead_code)]
 mod transport;
 
 pub(crate) use accept::{Accept, accept};
@@ -22,4 +25,7 @@ pub(crate) use failure::CloseCode;
 pub(crate) use live::LiveLink;
 pub(crate) use session::{TOKEN_REVOKED, revoked};
 pub(crate) use stream::{OpenError, open};
-pub(crate) use transport::{ClientEndpoints, RESET_CODE};
+pub(crate) use transport::quic::ClientEndpoints;
+pub(crate) use transport::{
+    RESET_CODE, ReadError, ReadExactError, RecvStream, SendStream, Stream, WriteError,
+};

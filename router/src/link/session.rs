@@ -14,13 +14,13 @@ use std::time::Duration;
 use karez_router_config::Role;
 use karez_router_config::api::{Direction, SiteIdentity};
 use karez_topology::{Announcement, Event, Site};
-use quinn::{RecvStream, SendStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, interval_at, timeout};
 
 use super::failure::{CloseCode, Failure, close};
 use super::live::LiveLink;
 use super::stream;
+use super::transport::{Connection, RecvStream, SendStream, Stream};
 use crate::shared::Shared;
 use crate::wire::{Announce, Body, Bye, Control, Hello, PROTOCOL_VERSION, read_control, write_control};
 
@@ -33,7 +33,7 @@ const PONG_LIMIT: Duration = Duration::from_secs(20);
 
 /// A connection, and what is known about it before its session.
 pub(crate) struct Side {
-    pub(crate) connection: quinn::Connection,
+    pub(crate) connection: Connection,
     pub(crate) direction: Direction,
     pub(crate) role: Role,
     pub(crate) name: String,
@@ -76,12 +76,12 @@ async fn hellos(shared: &Shared, side: &Side) -> Result<(SendStream, RecvStream,
     };
     let (mut send, mut receive, theirs);
     if side.direction == Direction::Outgoing {
-        (send, receive) = side.connection.open_bi().await?;
+        Stream { send, receive } = side.connection.open().await?;
         say(&mut send, &hello).await?;
         theirs = hear(&mut receive).await?;
         check(&own, side, &theirs)?;
     } else {
-        (send, receive) = side.connection.accept_bi().await?;
+        Stream { send, receive } = side.connection.accept().await?;
         theirs = hear(&mut receive).await?;
         check(&own, side, &theirs)?;
         say(&mut send, &hello).await?;
@@ -295,11 +295,11 @@ async fn write(
 /// Serves the streams that the peer opens.
 async fn streams(shared: &Arc<Shared>, link: &Arc<LiveLink>) -> Failure {
     loop {
-        match link.connection.accept_bi().await {
-            Ok((send, receive)) => {
+        match link.connection.accept().await {
+            Ok(stream) => {
                 shared
                     .carried
-                    .spawn(stream::serve(shared.clone(), link.clone(), send, receive));
+                    .spawn(stream::serve(shared.clone(), link.clone(), stream));
             }
             Err(error) => return error.into(),
         }

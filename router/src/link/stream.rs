@@ -4,11 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use karez_topology::{Address, Decision};
-use quinn::{ConnectionError, RecvStream, SendStream};
 use tokio::time::timeout;
 
 use super::live::LiveLink;
-use super::transport::RESET_CODE;
+use super::transport::{ConnectionError, RESET_CODE, RecvStream, SendStream, Stream};
 use crate::carry::carry;
 use crate::listener::dial;
 use crate::metrics::{Ending, Fault};
@@ -47,10 +46,13 @@ pub(crate) enum OpenError {
 }
 
 /// Opens a stream to an address at the peer; it carries data when this returns.
-pub(crate) async fn open(link: &LiveLink, address: &Address) -> Result<(SendStream, RecvStream), OpenError> {
+pub(crate) async fn open(link: &LiveLink, address: &Address) -> Result<Stream, OpenError> {
     let slow = OpenError::Slow;
-    let opened = timeout(OPEN_LIMIT, link.connection.open_bi()).await;
-    let (mut send, mut receive) = opened.map_err(|_| slow("take another stream"))??;
+    let opened = timeout(OPEN_LIMIT, link.open()).await;
+    let Stream {
+        mut send,
+        mut receive,
+    } = opened.map_err(|_| slow("take another stream"))??;
     let header = Open {
         address: address.name.clone(),
         port: u32::from(address.port),
@@ -63,19 +65,18 @@ pub(crate) async fn open(link: &LiveLink, address: &Address) -> Result<(SendStre
         .await
         .map_err(|_| slow("answer"))??
     {
-        Answer::Connected => Ok((send, receive)),
+        Answer::Connected => Ok(Stream { send, receive }),
         Answer::NoRoute => Err(OpenError::NoRoute),
         Answer::Refused(reason) => Err(OpenError::Refused(reason)),
     }
 }
 
 /// Serves a stream that the peer opened: to a target of ours, or refused.
-pub(crate) async fn serve(
-    shared: Arc<Shared>,
-    link: Arc<LiveLink>,
-    mut send: SendStream,
-    mut receive: RecvStream,
-) {
+pub(crate) async fn serve(shared: Arc<Shared>, link: Arc<LiveLink>, stream: Stream) {
+    let Stream {
+        mut send,
+        mut receive,
+    } = stream;
     let header = timeout(HEADER_LIMIT, read_open(&mut receive)).await;
     let address = match header.map(|header| header.and_then(|open| open.address())) {
         Ok(Ok(address)) => address,
@@ -93,7 +94,7 @@ pub(crate) async fn serve(
             Ok((target_end, counted)) => {
                 record.set_route(format!("target {target}"));
                 if write_answer(&mut send, &Answer::Connected).await.is_ok() {
-                    carry((send, receive).into(), target_end, record, &shared.force).await;
+                    carry(Stream { send, receive }.into(), target_end, record, &shared.force).await;
                 }
                 drop(counted);
                 return;
@@ -111,10 +112,10 @@ pub(crate) async fn serve(
     if write_answer(&mut send, &answer).await.is_ok() {
         let _ = send.finish();
     }
-    let _ = receive.stop(RESET_CODE);
+    receive.stop(RESET_CODE);
 }
 
 fn refuse(send: &mut SendStream, receive: &mut RecvStream) {
-    let _ = send.reset(RESET_CODE);
-    let _ = receive.stop(RESET_CODE);
+    send.reset(RESET_CODE);
+    receive.stop(RESET_CODE);
 }

@@ -2,19 +2,25 @@
 
 use bytes::{Bytes, BytesMut};
 use prost::Message;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::control::Control;
+use super::{Reader, Writer};
+use crate::link::{ReadError, ReadExactError, WriteError};
 
 /// The longest control message that is read or written.
 const CONTROL_LIMIT: usize = 1024 * 1024;
+/// How much of a message is read at once.
+const STEP: usize = 16 * 1024;
 
 /// Why the peer's bytes make no sense, or could not be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WireError {
-    /// The stream failed.
+    /// Nothing can be read.
     #[error("the stream failed: {0}")]
-    Stream(#[from] std::io::Error),
+    Read(#[from] ReadError),
+    /// Nothing can be written.
+    #[error("the stream failed: {0}")]
+    Write(#[from] WriteError),
     /// The stream ended inside a message.
     #[error("the stream ended inside a message")]
     Cut,
@@ -30,32 +36,29 @@ pub(crate) enum WireError {
 }
 
 /// Reads one control message; `None` when the peer has finished the stream.
-pub(crate) async fn read_control<R: AsyncRead + Unpin>(stream: &mut R) -> Result<Option<Control>, WireError> {
+pub(crate) async fn read_control<R: Reader>(stream: &mut R) -> Result<Option<Control>, WireError> {
     let mut length = [0; 4];
-    if stream.read(&mut length[..1]).await? == 0 {
-        return Ok(None);
+    match stream.read_exact(&mut length).await {
+        Ok(()) => {}
+        Err(ReadExactError::Ended(0)) => return Ok(None),
+        Err(error) => return Err(error.into()),
     }
-    exact(stream, &mut length[1..]).await?;
     let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
     if length > CONTROL_LIMIT {
         return Err(WireError::TooLong(length));
     }
-    // Grows as bytes arrive: a length alone reserves nothing.
+    // Grows as bytes arrive: a length alone reserves little.
     let mut body = BytesMut::new();
-    let mut rest = stream.take(length as u64);
     while body.len() < length {
-        if rest.read_buf(&mut body).await? == 0 {
-            return Err(WireError::Cut);
-        }
+        let start = body.len();
+        body.resize(length.min(start + STEP), 0);
+        stream.read_exact(&mut body[start..]).await?;
     }
     Ok(Some(Control::decode(body.freeze())?))
 }
 
 /// Writes one control message.
-pub(crate) async fn write_control<W: AsyncWrite + Unpin>(
-    stream: &mut W,
-    message: &Control,
-) -> Result<(), WireError> {
+pub(crate) async fn write_control<W: Writer>(stream: &mut W, message: &Control) -> Result<(), WireError> {
     stream.write_all(&encode_control(message)?).await?;
     Ok(())
 }
@@ -71,11 +74,12 @@ fn encode_control(message: &Control) -> Result<Bytes, WireError> {
     Ok(frame.freeze())
 }
 
-pub(super) async fn exact<R: AsyncRead + Unpin>(stream: &mut R, into: &mut [u8]) -> Result<(), WireError> {
-    match stream.read_exact(into).await {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err(WireError::Cut),
-        Err(error) => Err(error.into()),
+impl From<ReadExactError> for WireError {
+    fn from(error: ReadExactError) -> Self {
+        match error {
+            ReadExactError::Ended(_) => Self::Cut,
+            ReadExactError::Read(error) => Self::Read(error),
+        }
     }
 }
 
@@ -104,10 +108,8 @@ mod tests {
         assert_eq!(run(read_control(&mut read)).unwrap(), Some(message));
         assert_eq!(run(read_control(&mut read)).unwrap(), None);
         assert!(matches!(run(read_control(&mut &bytes[..5])), Err(WireError::Cut)));
-        assert!(matches!(
-            run(read_control(&mut &[0xff; 8][..])),
-            Err(WireError::TooLong(_))
-        ));
+        let mut long = &[0xff; 8][..];
+        assert!(matches!(run(read_control(&mut long)), Err(WireError::TooLong(_))));
     }
 
     #[test]

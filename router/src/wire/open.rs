@@ -1,11 +1,10 @@
 //! The header that opens a data stream, and its answer.
 
 use prost::Message;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::clean;
 use super::control::{name, port};
-use super::frame::{WireError, exact};
+use super::frame::WireError;
+use super::{Reader, Writer, clean};
 
 /// The longest header.
 const OPEN_LIMIT: usize = 1024;
@@ -55,7 +54,7 @@ pub(crate) enum Answer {
 }
 
 /// Writes the header.
-pub(crate) async fn write_open<W: AsyncWrite + Unpin>(stream: &mut W, open: &Open) -> Result<(), WireError> {
+pub(crate) async fn write_open<W: Writer>(stream: &mut W, open: &Open) -> Result<(), WireError> {
     let body = open.encode_to_vec();
     let length = u16::try_from(body.len())
         .ok()
@@ -68,16 +67,13 @@ pub(crate) async fn write_open<W: AsyncWrite + Unpin>(stream: &mut W, open: &Ope
 }
 
 /// Reads the header.
-pub(crate) async fn read_open<R: AsyncRead + Unpin>(stream: &mut R) -> Result<Open, WireError> {
+pub(crate) async fn read_open<R: Reader>(stream: &mut R) -> Result<Open, WireError> {
     let body = read_short(stream, OPEN_LIMIT).await?;
     Ok(Open::decode(body.as_slice())?)
 }
 
 /// Writes the answer.
-pub(crate) async fn write_answer<W: AsyncWrite + Unpin>(
-    stream: &mut W,
-    answer: &Answer,
-) -> Result<(), WireError> {
+pub(crate) async fn write_answer<W: Writer>(stream: &mut W, answer: &Answer) -> Result<(), WireError> {
     let (status, reason) = match answer {
         Answer::Connected => (CONNECTED, None),
         Answer::NoRoute => (NO_ROUTE, Some(String::new())),
@@ -94,9 +90,9 @@ pub(crate) async fn write_answer<W: AsyncWrite + Unpin>(
 }
 
 /// Reads the answer; nothing of what follows it is consumed.
-pub(crate) async fn read_answer<R: AsyncRead + Unpin>(stream: &mut R) -> Result<Answer, WireError> {
+pub(crate) async fn read_answer<R: Reader>(stream: &mut R) -> Result<Answer, WireError> {
     let mut status = [0];
-    exact(stream, &mut status).await?;
+    stream.read_exact(&mut status).await?;
     if status[0] == CONNECTED {
         return Ok(Answer::Connected);
     }
@@ -111,16 +107,14 @@ pub(crate) async fn read_answer<R: AsyncRead + Unpin>(stream: &mut R) -> Result<
     }
 }
 
-async fn read_short<R: AsyncRead + Unpin>(stream: &mut R, limit: usize) -> Result<Vec<u8>, WireError> {
-    let length = match stream.read_u16().await {
-        Ok(length) => usize::from(length),
-        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Err(WireError::Cut),
-        Err(error) => return Err(error.into()),
-    };
+async fn read_short<R: Reader>(stream: &mut R, limit: usize) -> Result<Vec<u8>, WireError> {
+    let mut length = [0; 2];
+    stream.read_exact(&mut length).await?;
+    let length = usize::from(u16::from_be_bytes(length));
     if length > limit {
         return Err(WireError::TooLong(length));
     }
     let mut body = vec![0; length];
-    exact(stream, &mut body).await?;
+    stream.read_exact(&mut body).await?;
     Ok(body)
 }

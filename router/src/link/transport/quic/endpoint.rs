@@ -4,8 +4,8 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use karez_identity::{TlsError, TlsMaterial};
-use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
+use karez_identity::{LINK_SERVER_NAME, TlsMaterial};
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::crypto::{CryptoError, HmacKey};
 use quinn::{
     ClientConfig, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, IdleTimeout,
@@ -13,16 +13,19 @@ use quinn::{
 };
 use sha2::{Digest, Sha256};
 
+use super::connection::QuicConnection;
+use crate::link::failure::Failure;
+use crate::link::transport::{Connection, CryptoSetupError};
 use crate::wire;
 
-/// A stream that is reset, or that its reader no longer wants, carries this code.
-pub(crate) const RESET_CODE: VarInt = VarInt::from_u32(1);
 /// What one carried connection may have in flight: what a slow reader can hold back.
 const STREAM_WINDOW: u32 = 4 << 20;
 /// What all connections of a link may have in flight towards us: the bound of a link's memory.
 const LINK_WINDOW: u32 = 64 << 20;
 /// What a link keeps until the peer has acknowledged it.
 const SEND_WINDOW: u64 = 32 << 20;
+/// Datagrams that wait to be read or sent, in bytes; when there are more the oldest are dropped.
+const DATAGRAMS: usize = 1 << 20;
 /// Connections carried at once over one link.
 const STREAMS: u32 = 8192;
 /// A silent peer is gone after this.
@@ -34,17 +37,6 @@ const KEEP_ALIVE: Duration = Duration::from_secs(3);
 const LOOPBACK_PACKET: u16 = 6_500;
 /// Kernel buffers of a link's socket: a burst must not be dropped before it is read.
 const SOCKET_BUFFER: usize = 4 << 20;
-
-/// Why a link's cryptography cannot be set up.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum CryptoSetupError {
-    /// The profile is not usable.
-    #[error(transparent)]
-    Profile(#[from] TlsError),
-    /// The provider lacks QUIC's initial cipher suite.
-    #[error("{0}")]
-    Suite(#[from] NoInitialCipherSuite),
-}
 
 fn transport(same_machine: bool) -> Arc<TransportConfig> {
     let mut mtu = MtuDiscoveryConfig::default();
@@ -58,7 +50,8 @@ fn transport(same_machine: bool) -> Arc<TransportConfig> {
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .receive_window(VarInt::from_u32(LINK_WINDOW))
         .send_window(SEND_WINDOW)
-        .datagram_receive_buffer_size(None)
+        .datagram_receive_buffer_size(Some(DATAGRAMS))
+        .datagram_send_buffer_size(DATAGRAMS)
         .keep_alive_interval(Some(KEEP_ALIVE))
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(
             u32::try_from(IDLE.as_millis()).unwrap_or(u32::MAX),
@@ -67,11 +60,25 @@ fn transport(same_machine: bool) -> Arc<TransportConfig> {
     Arc::new(config)
 }
 
-/// What a dialling link uses.
-pub(crate) fn client_config(
+/// Dials a peer.
+pub(crate) async fn dial(
+    endpoints: &ClientEndpoints,
     profile: &TlsMaterial,
     peer: SocketAddr,
-) -> Result<ClientConfig, CryptoSetupError> {
+) -> Result<Connection, Failure> {
+    let config = client_config(profile, peer).map_err(|error| Failure::refused(error.to_string()))?;
+    let endpoint = endpoints.towards(peer);
+    let endpoint = endpoint.map_err(|error| Failure::down(format!("cannot open a UDP socket: {error}")))?;
+    let connecting = endpoint.connect_with(config, peer, LINK_SERVER_NAME);
+    let connecting = connecting.map_err(|error| Failure::down(format!("cannot dial {peer}: {error}")))?;
+    let connection = connecting
+        .await
+        .map_err(|error| Failure::from(crate::link::transport::ConnectionError::from(error)))?;
+    Ok(Connection::Quic(QuicConnection(connection)))
+}
+
+/// What a dialling link uses.
+fn client_config(profile: &TlsMaterial, peer: SocketAddr) -> Result<ClientConfig, CryptoSetupError> {
     let tls = karez_identity::client_config(profile, &[wire::ALPN])?;
     let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
     config.transport_config(transport(peer.ip().is_loopback()));
@@ -79,7 +86,7 @@ pub(crate) fn client_config(
 }
 
 /// What an accepting port uses.
-pub(crate) fn server_config(
+pub(super) fn server_config(
     profile: &TlsMaterial,
     local: SocketAddr,
 ) -> Result<ServerConfig, CryptoSetupError> {
@@ -95,7 +102,7 @@ pub(crate) fn server_config(
 ///
 /// Its reset key comes from the profile's private key, so that a restarted router can tell peers at once that
 /// their connections are gone, instead of leaving them to wait.
-pub(crate) fn server_endpoint(
+pub(super) fn server_endpoint(
     socket: tokio::net::UdpSocket,
     profile: &TlsMaterial,
 ) -> std::io::Result<Endpoint> {

@@ -1,0 +1,9 @@
+//! QUIC over UDP (quinn).
+
+mod connection;
+mod endpoint;
+mod listener;
+
+pub(crate) use connection::{QuicConnection, QuicReceive, QuicSend};
+pub(crate) use endpoint::{ClientEndpoints, dial};
+pub(crate) use listener::{QuicIncoming, QuicListener};
