@@ -4,12 +4,48 @@
 //! are joined by joining their bytes. Whoever makes a batch from foreign bytes has them scanned, so that no later
 //! component meets anything that a decoder would refuse.
 
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use bytes::{BufMut, Bytes, BytesMut};
+use http::HeaderMap;
 use prost::Message;
 
 pub use karez_collector_config::Signal;
 
+use crate::extensions::auth::Principal;
 use crate::wire::{self, Malformed};
+
+/// The request that data came with, as far as later components may ask about it. Batches that are joined lose it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Context {
+    /// The caller's address.
+    pub peer: Option<IpAddr>,
+    /// The request's headers; empty unless the receiver's `include_metadata` keeps them.
+    pub metadata: HeaderMap,
+    /// Who the caller proved to be.
+    pub principal: Option<Principal>,
+}
+
+impl Context {
+    /// What `from_context: metadata.x`, `auth.x` or `client.address` means; several values are joined by `;`.
+    pub fn find(&self, name: &str) -> Option<String> {
+        let (of, name) = name.split_once('.').unwrap_or(("metadata", name));
+        match (of, name) {
+            ("client", "address") => self.peer.map(|peer| peer.to_string()),
+            ("auth", "username" | "subject") => self.principal.as_ref()?.username.clone(),
+            ("auth", "groups" | "membership") => {
+                Some(self.principal.as_ref()?.groups.join(";")).filter(|groups| !groups.is_empty())
+            }
+            ("metadata", name) => {
+                let values = self.metadata.get_all(name).iter();
+                let texts: Vec<&str> = values.filter_map(|value| value.to_str().ok()).collect();
+                (!texts.is_empty()).then(|| texts.join(";"))
+            }
+            _ => None,
+        }
+    }
+}
 
 /// Spans, data points or log records, encoded.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +56,8 @@ pub struct Batch {
     pub payload: Bytes,
     /// How many spans, data points or log records that are.
     pub items: usize,
+    /// The request it came with, while it is of one request.
+    pub context: Option<Arc<Context>>,
 }
 
 impl Batch {
@@ -30,7 +68,15 @@ impl Batch {
             signal,
             payload,
             items,
+            context: None,
         })
+    }
+
+    /// The same, with the request it came with.
+    #[must_use]
+    pub fn with_context(mut self, context: Arc<Context>) -> Self {
+        self.context = Some(context);
+        self
     }
 
     /// Encodes an `Export…ServiceRequest` that the program made.
@@ -39,6 +85,7 @@ impl Batch {
             signal,
             payload: request.encode_to_vec().into(),
             items,
+            context: None,
         }
     }
 
@@ -69,6 +116,7 @@ impl Batch {
             signal,
             payload: payload.freeze(),
             items,
+            context: None,
         })
     }
 

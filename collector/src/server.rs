@@ -4,6 +4,7 @@
 //! A stop goes: no new connection, the requests under way are finished, then the connections end.
 
 use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,8 +27,9 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
+use crate::batch::Context;
 use crate::component::{ComponentContext, Running, StartError};
-use crate::extensions::auth::{AuthError, ServerAuth};
+use crate::extensions::auth::{AuthError, Principal, ServerAuth};
 use crate::tls;
 
 /// Connections of one server at once.
@@ -140,9 +142,9 @@ impl Accepting {
                 slot = slots.clone().acquire_owned() => slot,
                 () = stop.triggered() => break,
             };
-            let stream = tokio::select! {
+            let (stream, peer) = tokio::select! {
                 accepted = self.listeners.accept() => match accepted {
-                    Ok((stream, _)) => stream,
+                    Ok(accepted) => accepted,
                     Err(error) => {
                         tracing::warn!(%error, "cannot accept a connection");
                         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -157,10 +159,10 @@ impl Accepting {
             connections.spawn(async move {
                 let _slot = slot;
                 match tls {
-                    None => serve(stream, router, max_streams, watcher).await,
+                    None => serve(stream, peer, router, max_streams, watcher).await,
                     Some(tls) => {
                         if let Some(stream) = handshake(tls, stream).await {
-                            serve(stream, router, max_streams, watcher).await;
+                            serve(stream, peer, router, max_streams, watcher).await;
                         }
                     }
                 }
@@ -188,6 +190,7 @@ async fn handshake(
 
 async fn serve<S>(
     stream: S,
+    peer: SocketAddr,
     router: axum::Router,
     max_streams: u32,
     watcher: hyper_util::server::graceful::Watcher,
@@ -203,7 +206,12 @@ async fn serve<S>(
     if max_streams > 0 {
         builder.http2().max_concurrent_streams(max_streams);
     }
-    let service = router.map_request(|request: http::Request<hyper::body::Incoming>| request.map(Body::new));
+    let peer = Peer(peer.ip());
+    let service = router.map_request(move |request: http::Request<hyper::body::Incoming>| {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(peer);
+        request
+    });
     let service = TowerToHyperService::new(service);
     let connection = builder
         .serve_connection(TokioIo::new(stream), service)
@@ -213,13 +221,29 @@ async fn serve<S>(
     }
 }
 
+/// The caller's address, in a request's extensions.
+#[derive(Debug, Clone, Copy)]
+struct Peer(IpAddr);
+
+/// The request as later components may ask about it; its headers only where they are to be kept.
+pub fn context(extensions: &http::Extensions, headers: Option<&http::HeaderMap>) -> Arc<Context> {
+    Arc::new(Context {
+        peer: extensions.get::<Peer>().map(|peer| peer.0),
+        metadata: headers.cloned().unwrap_or_default(),
+        principal: extensions.get::<Principal>().cloned(),
+    })
+}
+
 async fn authenticate(
     auth: Arc<dyn ServerAuth>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Result<Response, Infallible> {
     let refused = match checked(auth, request.headers()).await {
-        Ok(_) => return Ok(next.run(request).await),
+        Ok(principal) => {
+            request.extensions_mut().insert(principal);
+            return Ok(next.run(request).await);
+        }
         Err(refused) => refused,
     };
     if is_grpc(request.headers()) {
@@ -236,14 +260,14 @@ async fn authenticate(
 }
 
 /// Checks a caller; slow hashes are computed aside, a few at once, so that wrong passwords cannot take all cores.
-async fn checked(auth: Arc<dyn ServerAuth>, headers: &http::HeaderMap) -> Result<(), AuthError> {
+async fn checked(auth: Arc<dyn ServerAuth>, headers: &http::HeaderMap) -> Result<Principal, AuthError> {
     static SLOW: Semaphore = Semaphore::const_new(2);
     if let Some(done) = auth.authenticate_at_once(headers) {
-        return done.map(drop);
+        return done;
     }
     let slot = SLOW.acquire().await;
     let headers = headers.clone();
-    let done = tokio::task::spawn_blocking(move || auth.authenticate(&headers).map(drop)).await;
+    let done = tokio::task::spawn_blocking(move || auth.authenticate(&headers)).await;
     drop(slot);
     done.unwrap_or(Err(AuthError::InvalidCredentials))
 }

@@ -60,6 +60,57 @@ service: {{pipelines: {{traces: {{receivers: [otlp], processors: [batch, resourc
 }
 
 #[tokio::test]
+async fn what_is_known_of_the_request_can_become_an_attribute() {
+    let backend = Backend::default();
+    let to = backend.serve().await;
+    let service = start(&format!(
+        "receivers:
+  otlp: {{protocols: {{grpc: {{endpoint: '127.0.0.1:0', include_metadata: true, auth: {{authenticator: basicauth}}}}}}}}
+extensions: {{basicauth: {{htpasswd: {{inline: 'edge:secret'}}}}}}
+processors:
+  resource:
+    attributes:
+      - {{key: tenant, from_context: metadata.x-tenant, action: upsert}}
+      - {{key: user, from_context: auth.username, action: upsert}}
+      - {{key: peer, from_context: client.address, action: upsert}}
+      - {{key: none, from_context: metadata.absent, action: upsert}}
+exporters: {{otlp: {{endpoint: 'http://{to}'}}}}
+service:
+  extensions: [basicauth]
+  pipelines: {{traces: {{receivers: [otlp], processors: [resource], exporters: [otlp]}}}}"
+    ))
+    .await;
+    let headers = [("x-tenant", "blue"), ("authorization", "Basic ZWRnZTpzZWNyZXQ=")];
+    send(address(&service, "receivers.otlp"), 1, &headers)
+        .await
+        .unwrap();
+    until("a span", || backend.spans().len() == 1).await;
+    let payload = backend.payloads.lock().unwrap()[0].clone();
+    let decoded = ExportTraceServiceRequest::decode(payload).unwrap();
+    let attributes = &decoded.resource_spans[0].resource.as_ref().unwrap().attributes;
+    let said: Vec<String> = attributes
+        .iter()
+        .filter(|pair| ["tenant", "user", "peer", "none"].contains(&pair.key.as_str()))
+        .map(|pair| {
+            format!(
+                "{}={:?}",
+                pair.key,
+                pair.value.as_ref().unwrap().value.as_ref().unwrap()
+            )
+        })
+        .collect();
+    assert_eq!(
+        said,
+        [
+            "tenant=StringValue(\"blue\")",
+            "user=StringValue(\"edge\")",
+            "peer=StringValue(\"127.0.0.1\")"
+        ]
+    );
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn protobuf_and_json_over_http() {
     let backend = Backend::default();
     let to = backend.serve().await;

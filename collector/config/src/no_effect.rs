@@ -14,11 +14,6 @@ const KEYS: &[(&str, &str)] = &[
     ("compression_params", "the library's own level is used"),
     ("curve_preferences", "the TLS library's own groups are used"),
     ("enforcement_policy", "pings are tolerated"),
-    (
-        "from_context",
-        "the request's context is not kept; `default_value` is used",
-    ),
-    ("include_metadata", "the request's context is not kept"),
     ("keep_alives_enabled", "connections stay open between requests"),
     (
         "metadata_keys",

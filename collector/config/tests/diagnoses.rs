@@ -158,7 +158,7 @@ service: {extensions: [basicauth], pipelines: {traces: {receivers: [otlp], expor
 fn keys_without_effect_are_named() {
     let (config, said) = said(
         "
-receivers: {otlp: {protocols: {grpc: {include_metadata: true}}}}
+receivers: {otlp: {protocols: {grpc: {keepalive: {enforcement_policy: {min_time: 1s}}}}}}
 exporters: {otlp: {endpoint: 'a:1', sending_queue: {batch: {min_size: 1}}}}
 service: {pipelines: {traces: {receivers: [otlp], exporters: [otlp]}}}
 ",
@@ -167,7 +167,7 @@ service: {pipelines: {traces: {receivers: [otlp], exporters: [otlp]}}}
     assert_eq!(
         said,
         [
-            "c.yaml:2: warning: receivers.otlp.protocols.grpc.include_metadata: has no effect yet; the request's context is not kept",
+            "c.yaml:2: warning: receivers.otlp.protocols.grpc.keepalive.enforcement_policy: has no effect yet; pings are tolerated",
             "c.yaml:3: warning: exporters.otlp.sending_queue.batch: has no effect yet; join batches with the `batch` processor",
         ]
     );

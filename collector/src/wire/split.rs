@@ -93,6 +93,7 @@ impl Cut {
                 signal: self.signal,
                 payload: Bytes::from(payload),
                 items,
+                context: None,
             });
         }
     }

@@ -7,6 +7,7 @@ use regex::Regex;
 use sha2::{Digest, Sha256};
 
 use super::attributes::{Attributes, text, value_of};
+use crate::batch::Context;
 
 /// One action.
 #[derive(Debug)]
@@ -22,14 +23,8 @@ pub(super) struct Action {
 #[derive(Debug)]
 enum Source {
     Value(AnyValue),
-    Attribute {
-        name: String,
-        default: Option<AnyValue>,
-    },
-    /// Of the request's context nothing is kept, so the default is all there is.
-    Nowhere {
-        default: Option<AnyValue>,
-    },
+    Attribute { name: String, default: Option<AnyValue> },
+    Context { name: String, default: Option<AnyValue> },
 }
 
 impl Action {
@@ -41,7 +36,10 @@ impl Action {
                 name: name.clone(),
                 default,
             },
-            (None, None) => Source::Nowhere { default },
+            (None, None) => Source::Context {
+                name: action.from_context.clone().unwrap_or_default(),
+                default,
+            },
         };
         let pattern = action.pattern.as_deref().map(Regex::new).transpose();
         Ok(Action {
@@ -53,13 +51,13 @@ impl Action {
         })
     }
 
-    pub(super) fn apply(&self, attributes: &mut Attributes<'_>) {
+    pub(super) fn apply(&self, attributes: &mut Attributes<'_>, context: Option<&Context>) {
         let key = self.key.as_str();
         match self.kind {
             ActionKind::Insert if attributes.contains(key) => {}
             ActionKind::Update if !attributes.contains(key) => {}
             ActionKind::Insert | ActionKind::Update | ActionKind::Upsert => {
-                if let Some(value) = self.source(attributes) {
+                if let Some(value) = self.source(attributes, context) {
                     attributes.set(key, value);
                 }
             }
@@ -93,11 +91,14 @@ impl Action {
         (!self.key.is_empty() && self.key == key) || self.pattern.as_ref().is_some_and(|p| p.is_match(key))
     }
 
-    fn source(&self, attributes: &Attributes<'_>) -> Option<AnyValue> {
+    fn source(&self, attributes: &Attributes<'_>, context: Option<&Context>) -> Option<AnyValue> {
         match &self.source {
             Source::Value(value) => Some(value.clone()),
             Source::Attribute { name, default } => attributes.get(name).or_else(|| default.clone()),
-            Source::Nowhere { default } => default.clone(),
+            Source::Context { name, default } => {
+                let found = context.and_then(|context| context.find(name));
+                found.map(|found| text(&found)).or_else(|| default.clone())
+            }
         }
     }
 

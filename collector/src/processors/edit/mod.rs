@@ -22,7 +22,7 @@ use karez_collector_config::processors as config;
 
 use self::action::Action;
 use self::select::Selection;
-use crate::batch::Batch;
+use crate::batch::{Batch, Context};
 use crate::component::{ComponentContext, Consume, Consumer, Processor, Refusal, Running, StartError};
 use crate::metrics::ProcessorMeter;
 
@@ -37,6 +37,20 @@ pub(super) struct Plan {
     target: Target,
     actions: Vec<Action>,
     selection: Selection,
+}
+
+/// A plan, and the request that the batch at hand came with.
+struct Edit<'a> {
+    plan: &'a Plan,
+    context: Option<&'a Context>,
+}
+
+impl std::ops::Deref for Edit<'_> {
+    type Target = Plan;
+
+    fn deref(&self) -> &Plan {
+        self.plan
+    }
 }
 
 /// Whose attributes.
@@ -86,7 +100,11 @@ fn compile(actions: &[config::Action], key: &str) -> Result<Vec<Action>, StartEr
 impl Plan {
     /// The batch with its attributes changed.
     pub(super) fn edit(&self, batch: Batch) -> Batch {
-        match walk::edit(self, batch.signal, &batch.payload) {
+        let edit = Edit {
+            plan: self,
+            context: batch.context.as_deref(),
+        };
+        match walk::edit(&edit, batch.signal, &batch.payload) {
             Some(payload) => Batch {
                 payload: Bytes::from(payload),
                 ..batch

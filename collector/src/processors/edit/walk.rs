@@ -5,12 +5,12 @@ use std::borrow::Cow;
 use karez_collector_config::Signal;
 
 use super::select::Item;
-use super::{Plan, Target};
+use super::{Edit, Target};
 use crate::processors::edit::attributes::Attributes;
 use crate::wire::field::{Field, fields, put_delimited};
 
 /// The payload with its attributes changed; `None` if nothing has changed.
-pub(super) fn edit(plan: &Plan, signal: Signal, payload: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn edit(plan: &Edit<'_>, signal: Signal, payload: &[u8]) -> Option<Vec<u8>> {
     rewrite(payload, |field| match field.number {
         1 => match plan.target {
             Target::Resource => edit_resource(plan, field.value),
@@ -57,7 +57,7 @@ fn single(message: &[u8], number: u32) -> Cow<'_, [u8]> {
     }
 }
 
-fn edit_resource(plan: &Plan, message: &[u8]) -> Option<Vec<u8>> {
+fn edit_resource(plan: &Edit<'_>, message: &[u8]) -> Option<Vec<u8>> {
     let resource = single(message, 1);
     let edited = apply(plan, &resource, 1)?;
     let mut out = Vec::with_capacity(message.len() + 256);
@@ -68,15 +68,15 @@ fn edit_resource(plan: &Plan, message: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-fn apply(plan: &Plan, holder: &[u8], number: u32) -> Option<Vec<u8>> {
+fn apply(plan: &Edit<'_>, holder: &[u8], number: u32) -> Option<Vec<u8>> {
     let mut attributes = Attributes::read(holder, number);
     for action in &plan.actions {
-        action.apply(&mut attributes);
+        action.apply(&mut attributes, plan.context);
     }
     attributes.write(holder)
 }
 
-fn edit_items(plan: &Plan, signal: Signal, message: &[u8]) -> Option<Vec<u8>> {
+fn edit_items(plan: &Edit<'_>, signal: Signal, message: &[u8]) -> Option<Vec<u8>> {
     let resource = single(message, 1);
     rewrite(message, |scope_items| match scope_items.number {
         2 => {
@@ -105,7 +105,7 @@ struct Place<'a> {
     scope: &'a [u8],
 }
 
-fn edit_item(plan: &Plan, place: Place<'_>, item: &[u8]) -> Option<Vec<u8>> {
+fn edit_item(plan: &Edit<'_>, place: Place<'_>, item: &[u8]) -> Option<Vec<u8>> {
     match place.signal {
         Signal::Traces => edit_holder(plan, place, item, item, 9),
         Signal::Logs => edit_holder(plan, place, item, item, 6),
@@ -125,7 +125,13 @@ fn edit_item(plan: &Plan, place: Place<'_>, item: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-fn edit_holder(plan: &Plan, place: Place<'_>, item: &[u8], holder: &[u8], number: u32) -> Option<Vec<u8>> {
+fn edit_holder(
+    plan: &Edit<'_>,
+    place: Place<'_>,
+    item: &[u8],
+    holder: &[u8],
+    number: u32,
+) -> Option<Vec<u8>> {
     let Place {
         signal,
         resource,

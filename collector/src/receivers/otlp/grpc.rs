@@ -9,6 +9,7 @@ use axum::routing::post;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use karez_collector_config::Signal;
+use karez_collector_config::common::GrpcServer;
 use tonic::Status;
 use tonic::codec::CompressionEncoding;
 use tonic::server::{Grpc, UnaryService};
@@ -16,7 +17,7 @@ use tonic::server::{Grpc, UnaryService};
 use super::{Failure, take};
 use crate::component::Consumers;
 use crate::rpc::{BytesCodec, refusal_status};
-use crate::server::grpc_router;
+use crate::server::{context, grpc_router};
 
 /// The path of a signal's method.
 pub(crate) fn method(signal: Signal) -> &'static str {
@@ -28,7 +29,8 @@ pub(crate) fn method(signal: Signal) -> &'static str {
 }
 
 /// The services of the signals that are carried.
-pub(super) fn router(consumers: &Consumers, max_message: usize) -> axum::Router {
+pub(super) fn router(consumers: &Consumers, server: &GrpcServer) -> axum::Router {
+    let (max_message, keep_headers) = (server.max_message(), server.include_metadata);
     let mut router = grpc_router();
     for signal in Signal::ALL
         .into_iter()
@@ -37,6 +39,7 @@ pub(super) fn router(consumers: &Consumers, max_message: usize) -> axum::Router 
         let export = Export {
             consumers: consumers.clone(),
             signal,
+            keep_headers,
         };
         let handle = move |request: Request| handle(export.clone(), max_message, request);
         router = router.route(method(signal), post(handle));
@@ -56,6 +59,7 @@ async fn handle(export: Export, max_message: usize, request: Request) -> Result<
 struct Export {
     consumers: Consumers,
     signal: Signal,
+    keep_headers: bool,
 }
 
 impl UnaryService<Bytes> for Export {
@@ -63,9 +67,16 @@ impl UnaryService<Bytes> for Export {
     type Future = BoxFuture<'static, Result<tonic::Response<Bytes>, Status>>;
 
     fn call(&mut self, request: tonic::Request<Bytes>) -> Self::Future {
-        let Export { consumers, signal } = self.clone();
+        let Export {
+            consumers,
+            signal,
+            keep_headers,
+        } = self.clone();
         Box::pin(async move {
-            match take(&consumers, signal, "grpc", request.into_inner()).await {
+            let (metadata, extensions, payload) = request.into_parts();
+            let headers = keep_headers.then(|| metadata.into_headers());
+            let context = context(&extensions, headers.as_ref());
+            match take(&consumers, signal, "grpc", payload, context).await {
                 // An empty message: everything was taken.
                 Ok(()) => Ok(tonic::Response::new(Bytes::new())),
                 Err(Failure::Malformed(error)) => Err(Status::invalid_argument(format!("not OTLP: {error}"))),

@@ -20,10 +20,11 @@ use super::{Failure, take};
 use crate::component::Consumers;
 use crate::json;
 use crate::rpc::RpcStatus;
+use crate::server::context;
 
 /// The routes of the signals that are carried.
 pub(super) fn router(consumers: &Consumers, http: &OtlpHttpServer) -> axum::Router {
-    let max_body = http.server.max_body();
+    let (max_body, keep_headers) = (http.server.max_body(), http.server.include_metadata);
     let paths = &http.paths;
     let mut router = axum::Router::new();
     let routes = [
@@ -41,7 +42,7 @@ pub(super) fn router(consumers: &Consumers, http: &OtlpHttpServer) -> axum::Rout
         let consumers = consumers.clone();
         let handle = move |request: Request| {
             let consumers = consumers.clone();
-            async move { handle(&consumers, signal, max_body, request).await }
+            async move { handle(&consumers, signal, max_body, keep_headers, request).await }
         };
         router = router.route(&path, any(handle));
         taken.push(path);
@@ -140,7 +141,13 @@ impl Encoding {
     }
 }
 
-async fn handle(consumers: &Consumers, signal: Signal, max_body: usize, request: Request) -> Response {
+async fn handle(
+    consumers: &Consumers,
+    signal: Signal,
+    max_body: usize,
+    keep_headers: bool,
+    request: Request,
+) -> Response {
     if request.method() != Method::POST {
         let text = "405 method not allowed, supported: [POST]";
         return (StatusCode::METHOD_NOT_ALLOWED, text).into_response();
@@ -149,11 +156,13 @@ async fn handle(consumers: &Consumers, signal: Signal, max_body: usize, request:
         let text = "415 unsupported media type, supported: [application/json, application/x-protobuf]";
         return (StatusCode::UNSUPPORTED_MEDIA_TYPE, text).into_response();
     };
+    let headers = keep_headers.then_some(request.headers());
+    let context = context(request.extensions(), headers);
     let payload = match read(request, max_body, signal, encoding).await {
         Ok(payload) => payload,
         Err((status, message)) => return failed(encoding, status, Code::InvalidArgument, message),
     };
-    match take(consumers, signal, "http", payload).await {
+    match take(consumers, signal, "http", payload, context).await {
         Ok(()) => taken(encoding),
         Err(Failure::Malformed(error)) => failed(
             encoding,

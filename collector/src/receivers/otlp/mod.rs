@@ -13,7 +13,9 @@ use futures::future::BoxFuture;
 use karez_collector_config::Signal;
 use karez_collector_config::receivers as config;
 
-use crate::batch::Batch;
+use std::sync::Arc;
+
+use crate::batch::{Batch, Context};
 use crate::component::{ComponentContext, Consumers, Receiver, Refusal, Running, StartError};
 use crate::server::Server;
 use crate::wire::Malformed;
@@ -40,11 +42,7 @@ impl Receiver for OtlpReceiver {
             let mut running = Running::none();
             if let Some(grpc) = &self.config.grpc {
                 let server = Server::grpc(grpc, "localhost:4317", "protocols.grpc");
-                running.join(
-                    server
-                        .serve(grpc::router(&consumers, grpc.max_message()), cx)
-                        .await?,
-                );
+                running.join(server.serve(grpc::router(&consumers, grpc), cx).await?);
             }
             if let Some(http) = &self.config.http {
                 let server = Server::http(&http.server, "localhost:4318", "protocols.http");
@@ -69,6 +67,7 @@ async fn take(
     signal: Signal,
     transport: &'static str,
     payload: Bytes,
+    context: Arc<Context>,
 ) -> Result<(), Failure> {
     let consumer = consumers
         .of(signal, transport)
@@ -77,5 +76,8 @@ async fn take(
     if batch.items == 0 {
         return Ok(());
     }
-    consumer.send(batch).await.map_err(Failure::Refused)
+    consumer
+        .send(batch.with_context(context))
+        .await
+        .map_err(Failure::Refused)
 }
