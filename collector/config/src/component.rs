@@ -1,13 +1,12 @@
 //! Every component's type name, and how its block is read: the one list of what the collector knows.
 
-use karez_document::yaml::{Node, decode_at, join_key};
+use karez_document::yaml::{Node, Parts, decode_at, join_key};
 use karez_document::{Diagnosis, Place};
 
 use crate::exporters::{
     DebugExporter, GrpcExporter, JaegerStorageExporter, LoggingExporter, OtlpHttpExporter,
 };
 use crate::extensions::{self, BasicAuth, BearerTokenAuth, HealthCheck, JaegerQuery, JaegerStorage, Oidc};
-use crate::parts::Parts;
 use crate::processors::{self, AttributesProcessor, BatchProcessor, MemoryLimiter, ResourceProcessor};
 use crate::receivers::{self, JaegerReceiver, OtlpReceiver};
 use crate::values::{ComponentId, Signal};

@@ -15,7 +15,6 @@ mod lint;
 mod merge;
 mod no_effect;
 mod old;
-mod parts;
 mod pipelines;
 mod placeholder;
 pub mod processors;

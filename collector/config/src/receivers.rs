@@ -1,11 +1,10 @@
 //! What the receivers are told.
 
 use karez_document::Diagnosis;
-use karez_document::yaml::{Node, join_key};
+use karez_document::yaml::{Node, Parts, join_key};
 use serde::Deserialize;
 
 use crate::common::{GrpcServer, HttpServer};
-use crate::parts::Parts;
 use crate::values::present;
 
 /// `otlp`.

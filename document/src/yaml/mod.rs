@@ -8,6 +8,7 @@ mod error;
 mod fields;
 mod node;
 mod parse;
+mod parts;
 mod scalar;
 mod suggest;
 
@@ -15,5 +16,6 @@ pub use decode::{decode, decode_at};
 pub use fields::fields;
 pub use node::{Entry, Kind, Node, join_key};
 pub use parse::{MAX_DEPTH, MAX_NODES, MAX_TEXT, parse};
+pub use parts::Parts;
 pub use scalar::Scalar;
 pub use suggest::closest;

@@ -1,11 +1,14 @@
 //! Blocks whose keys belong to several types ("squashed" in the Collector): the keys are shared out by who knows them.
 
-use karez_document::yaml::{self, Kind, Node, closest, join_key};
-use karez_document::{Diagnosis, Place};
 use serde::de::DeserializeOwned;
 
+use super::{Kind, Node, closest, join_key};
+use crate::yaml;
+use crate::{Diagnosis, Place};
+
 /// A block being shared out.
-pub(crate) struct Parts<'a> {
+#[derive(Debug)]
+pub struct Parts<'a> {
     node: &'a Node,
     key: &'a str,
     known: Vec<&'static str>,
@@ -13,7 +16,7 @@ pub(crate) struct Parts<'a> {
 
 impl<'a> Parts<'a> {
     /// A block and its key path.
-    pub(crate) fn of(node: &'a Node, key: &'a str) -> Self {
+    pub fn of(node: &'a Node, key: &'a str) -> Self {
         Parts {
             node,
             key,
@@ -22,7 +25,7 @@ impl<'a> Parts<'a> {
     }
 
     /// The part made of the keys that a type knows.
-    pub(crate) fn take<T: DeserializeOwned>(&mut self, diagnoses: &mut Vec<Diagnosis>) -> Option<T> {
+    pub fn take<T: DeserializeOwned>(&mut self, diagnoses: &mut Vec<Diagnosis>) -> Option<T> {
         let names = yaml::fields::<T>();
         self.known.extend(names);
         let entries = self
@@ -36,12 +39,12 @@ impl<'a> Parts<'a> {
     }
 
     /// Keys that are read in another way.
-    pub(crate) fn knows(&mut self, keys: &[&'static str]) {
+    pub fn knows(&mut self, keys: &[&'static str]) {
         self.known.extend(keys);
     }
 
     /// Reports the keys that nobody knows, and a value that is no block.
-    pub(crate) fn finish(self, diagnoses: &mut Vec<Diagnosis>) {
+    pub fn finish(self, diagnoses: &mut Vec<Diagnosis>) {
         if !matches!(self.node.kind, Kind::Mapping(_)) && !self.node.is_null() {
             let message = format!("a mapping is needed, {} is here", self.node.describe());
             diagnoses.push(Diagnosis::error(
