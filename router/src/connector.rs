@@ -1,16 +1,28 @@
 //! Dials targets on this site; the end of the way for connections from here and from links.
+//!
+//! ```text
+//!  dial fails ──▶ set aside (taken only when nothing else is left) ──▶ probes, ever rarer ──▶ one succeeds ──▶ back at once
+//! ```
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use karez_net::Net;
 use karez_router_config::ConnectorConfig;
 use karez_topology::Load;
 use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
-/// For how long a target that could not be dialled is only taken when nothing else is left.
-const SET_ASIDE: Duration = Duration::from_secs(5);
+use crate::metrics::Fault;
+use crate::shared::Shared;
+
+/// A target that could not be dialled is probed after this, then ever more rarely.
+const FIRST_PROBE: Duration = Duration::from_millis(250);
+/// It is probed at least this often.
+const RAREST_PROBE: Duration = Duration::from_secs(10);
+/// A probe that takes longer has failed.
+const PROBE_LIMIT: Duration = Duration::from_secs(5);
 
 /// A target on this site.
 pub(crate) struct Connector {
@@ -18,13 +30,10 @@ pub(crate) struct Connector {
     pub(crate) config: ConnectorConfig,
     /// Connections open to it.
     pub(crate) open: AtomicU64,
-    health: Mutex<Health>,
-}
-
-#[derive(Default)]
-struct Health {
-    failed: Option<Instant>,
-    error: Option<String>,
+    /// Cancelled when the document no longer has it; what it carries may finish.
+    pub(crate) removed: CancellationToken,
+    set_aside: AtomicBool,
+    error: Mutex<Option<String>>,
 }
 
 impl Connector {
@@ -33,41 +42,95 @@ impl Connector {
             name: name.into(),
             config,
             open: AtomicU64::new(0),
-            health: Mutex::default(),
+            removed: CancellationToken::new(),
+            set_aside: AtomicBool::new(false),
+            error: Mutex::default(),
         }
     }
 
     /// How busy it is, and whether it failed lately.
     pub(crate) fn load(&self) -> Load {
-        let failed = self.health().failed;
+        let open = self.open.load(Ordering::Relaxed);
         Load {
-            open: self.open.load(Ordering::Relaxed),
-            set_aside: failed.is_some_and(|at| at.elapsed() < SET_ASIDE),
+            open,
+            set_aside: self.set_aside.load(Ordering::Relaxed),
+            saturated: self
+                .config
+                .capacity
+                .is_some_and(|capacity| open >= u64::from(capacity)),
         }
     }
 
     /// Why the last dial failed.
     pub(crate) fn error(&self) -> Option<String> {
-        self.health().error.clone()
+        self.error
+            .lock()
+            .expect("nothing panics while it is held")
+            .clone()
     }
 
-    /// Dials it. The second value says whether its health changed.
-    pub(crate) async fn dial(&self, net: &Net) -> (Result<TcpStream, String>, bool) {
-        let result = net.connect_tcp(&self.config.host, self.config.port).await;
-        let result = result.map_err(|error| error.to_string());
-        let mut health = self.health();
-        let error = result.as_ref().err().cloned();
-        let changed = health.error != error;
-        if changed && let Some(error) = &error {
-            tracing::warn!(connector = %self.name, address = %self.config.address, error, "target cannot be reached");
+    /// Dials it. When that fails it is set aside, and probed until it can be reached.
+    pub(crate) async fn dial(self: &Arc<Self>, shared: &Arc<Shared>) -> Result<TcpStream, String> {
+        let result = self.connect(shared).await;
+        self.note(shared, result.as_ref().err());
+        if result.is_err() {
+            shared.metrics.fault(Fault::TargetDown);
         }
-        health.failed = error.is_some().then(Instant::now);
-        health.error = error;
-        (result, changed)
+        result
     }
 
-    fn health(&self) -> std::sync::MutexGuard<'_, Health> {
-        self.health.lock().expect("nothing panics while it is held")
+    async fn connect(&self, shared: &Shared) -> Result<TcpStream, String> {
+        let connected = shared.net.connect_tcp(&self.config.host, self.config.port).await;
+        connected.map_err(|error| error.to_string())
+    }
+
+    /// Takes note of what became of a dial.
+    pub(crate) fn note(self: &Arc<Self>, shared: &Arc<Shared>, error: Option<&String>) {
+        if error.is_none() && !self.set_aside.load(Ordering::Relaxed) {
+            return;
+        }
+        let changed = {
+            let mut known = self.error.lock().expect("nothing panics while it is held");
+            let changed = known.as_ref() != error;
+            *known = error.cloned();
+            changed
+        };
+        let was = self.set_aside.swap(error.is_some(), Ordering::Relaxed);
+        let address = &self.config.address;
+        match error {
+            Some(error) if changed => {
+                tracing::warn!(connector = %self.name, %address, error, "target cannot be reached");
+            }
+            None if was => tracing::info!(connector = %self.name, %address, "target can be reached again"),
+            _ => {}
+        }
+        if error.is_some() && !was {
+            tokio::spawn(probe(self.clone(), shared.clone()));
+        }
+        if changed {
+            shared.touch();
+        }
+    }
+}
+
+/// Dials until the target answers, is removed, or the router stops.
+async fn probe(connector: Arc<Connector>, shared: Arc<Shared>) {
+    let mut pause = FIRST_PROBE;
+    let probing = async {
+        while connector.set_aside.load(Ordering::Relaxed) {
+            sleep(pause.mul_f64(0.8 + 0.4 * rand::random::<f64>())).await;
+            pause = (pause * 2).min(RAREST_PROBE);
+            match timeout(PROBE_LIMIT, connector.connect(&shared)).await {
+                Ok(Ok(_)) => return connector.note(&shared, None),
+                Ok(Err(error)) => connector.note(&shared, Some(&error)),
+                Err(_) => {}
+            }
+        }
+    };
+    tokio::select! {
+        () = probing => {}
+        () = connector.removed.cancelled() => {}
+        () = shared.shutdown.triggered() => {}
     }
 }
 

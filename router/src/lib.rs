@@ -21,6 +21,7 @@ mod metrics;
 mod profiles;
 mod record;
 mod reload;
+mod saturation;
 mod shared;
 mod status;
 mod wire;

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use karez_net::TcpListeners;
 use karez_router_config::ListenerConfig;
-use karez_topology::{Address, Decision, LinkId, NextHop, TargetId};
+use karez_topology::{Address, NextHop, TargetId};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::carry::{End, carry, reset};
-use crate::connector::{Counted, Opens};
-use crate::link::{OpenError, open};
+use crate::connector::{Connector, Counted, Opens};
+use crate::link::{LiveLink, OpenError, Wanted, open};
 use crate::metrics::{Ending, Fault};
 use crate::record::{Client, ConnectionRecord};
 use crate::shared::{BoundState, ListenerState, Shared};
@@ -21,7 +22,7 @@ use crate::shared::{BoundState, ListenerState, Shared};
 /// How long to wait before a socket that could not be bound is tried again.
 pub(crate) const BIND_AGAIN: Duration = Duration::from_secs(3);
 /// Ways that are tried for one connection before its client is reset.
-const ATTEMPTS: usize = 3;
+const ATTEMPTS: usize = 4;
 
 /// Offers one virtual address until `stop`.
 pub(crate) async fn listen(
@@ -59,8 +60,12 @@ async fn run(
 ) {
     let endpoint = endpoint(&config.host, config.port);
     let mut listeners = bind(shared, name, &endpoint).await;
+    let own = slots(config.max_connections);
     loop {
-        let Ok(slot) = shared.slots.clone().acquire_owned().await else {
+        let (Ok(slot), Ok(own)) = (
+            own.clone().acquire_owned().await,
+            shared.slots.clone().acquire_owned().await,
+        ) else {
             return;
         };
         match listeners.accept().await {
@@ -69,7 +74,7 @@ async fn run(
                 let counted = Counted::new(Opens(opens.clone()));
                 shared.clone().carried.spawn(async move {
                     serve(&shared, client, from, address).await;
-                    drop((counted, slot));
+                    drop((counted, slot, own));
                 });
             }
             Err(error) => {
@@ -79,6 +84,14 @@ async fn run(
             }
         }
     }
+}
+
+/// What bounds the connections of one listener; beyond it clients wait in the kernel's queue.
+fn slots(limit: Option<u32>) -> Arc<Semaphore> {
+    let limit = limit.and_then(|limit| usize::try_from(limit).ok());
+    Arc::new(Semaphore::new(
+        limit.unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS),
+    ))
 }
 
 async fn bind(shared: &Shared, name: &str, endpoint: &str) -> TcpListeners {
@@ -162,59 +175,86 @@ struct Way {
 }
 
 /// Tries ways until one takes the connection; with `None` there was none to try.
-async fn find_way(shared: &Shared, address: &Address) -> Result<Way, Option<String>> {
-    let mut tried: Vec<NextHop> = Vec::new();
+async fn find_way(shared: &Arc<Shared>, address: &Address) -> Result<Way, Option<String>> {
+    let (mut tried, mut full) = (Vec::new(), Vec::new());
+    let mut last_resort = false;
     let mut last = None;
-    while tried.len() < ATTEMPTS {
+    for _ in 0..ATTEMPTS {
         let view = shared.view();
-        let result = match view.decide(address, 1, &tried) {
-            Decision::NoRoute => break,
-            Decision::Local(target) => {
-                tried.push(NextHop::Local(target.clone()));
-                let dialled = dial(shared, &target).await;
-                let route = format!("target {target}");
-                dialled.map(|(end, counted)| Way {
-                    end,
-                    route,
-                    counted: Box::new(counted),
-                })
-            }
-            Decision::Link(id) => {
-                tried.push(NextHop::Link(id));
-                over(shared, id, address).await.map_err(|error| error.to_string())
-            }
+        let mut next = view.decide(address, 1, &tried).next();
+        if next.is_none() && !full.is_empty() {
+            // All ways are saturated: then it is the cheapest one's turn all the same.
+            last_resort = true;
+            tried.retain(|way| !full.contains(way));
+            full.clear();
+            next = view.decide(address, 1, &tried).next();
+        }
+        let Some(next) = next else { break };
+        let wanted = Wanted {
+            address,
+            last_resort: last_resort || view.is_saturated(&next, address),
         };
-        match result {
+        tried.push(next.clone());
+        match take(shared, &next, &wanted).await {
             Ok(way) => return Ok(way),
-            Err(error) => last = Some(error),
+            Err(Untaken::Saturated) => {
+                full.push(next);
+                last = Some("all targets are busy".to_owned());
+            }
+            Err(Untaken::Failed(error)) => last = Some(error),
         }
     }
     Err(last)
 }
 
+/// Why a way did not take a connection.
+enum Untaken {
+    /// It has as many as it should have.
+    Saturated,
+    /// It could not.
+    Failed(String),
+}
+
+async fn take(shared: &Arc<Shared>, next: &NextHop, wanted: &Wanted<'_>) -> Result<Way, Untaken> {
+    match next {
+        NextHop::Local(target) => {
+            let (end, counted) = dial(shared, target).await.map_err(Untaken::Failed)?;
+            Ok(Way {
+                end,
+                route: format!("target {target}"),
+                counted: Box::new(counted),
+            })
+        }
+        NextHop::Link(id) => {
+            let gone = || Untaken::Failed(OpenError::Gone.to_string());
+            let link = shared.view().links.get(id).cloned().ok_or_else(gone)?;
+            over(&link, wanted).await.map_err(|error| match error {
+                OpenError::Saturated => {
+                    link.saturation.note(next, wanted.address);
+                    Untaken::Saturated
+                }
+                error => Untaken::Failed(error.to_string()),
+            })
+        }
+    }
+}
+
 /// Dials a local target.
 pub(crate) async fn dial(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     target: &TargetId,
-) -> Result<(End, Counted<Opens<crate::connector::Connector>>), String> {
+) -> Result<(End, Counted<Opens<Connector>>), String> {
     let connector = shared.view().connectors.get(target).cloned();
     let connector = connector.ok_or_else(|| format!("target {target} was removed"))?;
     // Counted before the dial, so that connections that are made at once spread.
     let counted = Counted::new(Opens(connector.clone()));
-    let (result, changed) = connector.dial(&shared.net).await;
-    if changed {
-        shared.touch();
-    }
-    if result.is_err() {
-        shared.metrics.fault(Fault::TargetDown);
-    }
-    Ok((result?.into(), counted))
+    let stream = connector.dial(shared).await?;
+    Ok((stream.into(), counted))
 }
 
-async fn over(shared: &Shared, id: LinkId, address: &Address) -> Result<Way, OpenError> {
-    let link = shared.view().links.get(&id).cloned().ok_or(OpenError::Gone)?;
+async fn over(link: &Arc<LiveLink>, wanted: &Wanted<'_>) -> Result<Way, OpenError> {
     let counted = Counted::new(Opens(link.clone()));
-    let streams = open(&link, address).await?;
+    let streams = open(link, wanted).await?;
     Ok(Way {
         end: streams.into(),
         route: format!("link {}", link.name),

@@ -19,6 +19,8 @@ pub(crate) enum Ending {
     NoRoute,
     /// No target took it.
     Refused,
+    /// All targets had as many connections as they should have, and it went elsewhere.
+    Saturated,
     /// The router stopped while it was open.
     Shutdown,
     /// It was dropped before it was carried.

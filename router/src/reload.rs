@@ -290,6 +290,16 @@ fn take_over(state: &mut State, config: &Arc<RouterConfig>) {
         let connector = kept.unwrap_or_else(|| Arc::new(Connector::new(name, connector.clone())));
         state.connectors.insert(connector.name.clone(), connector);
     }
+    // New connections no longer find it; those that it has may finish.
+    for (name, connector) in &old {
+        if state
+            .connectors
+            .get(name)
+            .is_none_or(|new| !Arc::ptr_eq(new, connector))
+        {
+            connector.removed.cancel();
+        }
+    }
     state.config = Some(config.clone());
     let local = local(config, state);
     state.event(Event::Local(local));

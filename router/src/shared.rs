@@ -63,8 +63,9 @@ impl View {
                 true => Load {
                     open: u64::MAX,
                     set_aside: true,
+                    saturated: true,
                 },
-                false => self.load(next),
+                false => self.load(next, address),
             }
         });
         let next = match &decision {
@@ -79,17 +80,23 @@ impl View {
         }
     }
 
-    fn load(&self, next: &NextHop) -> Load {
+    /// Whether what `decide` chose has as many connections as it should have.
+    pub(crate) fn is_saturated(&self, next: &NextHop, address: &Address) -> bool {
+        self.load(next, address).saturated
+    }
+
+    fn load(&self, next: &NextHop, address: &Address) -> Load {
         match next {
             NextHop::Local(target) => self.connectors.get(target).map(|connector| connector.load()),
             NextHop::Link(id) => self.links.get(id).map(|link| Load {
                 open: link.open.load(Ordering::Relaxed),
                 set_aside: self.superseded.contains(id) || link.is_dead(),
+                saturated: link.saturation.holds(next, address),
             }),
         }
         .unwrap_or(Load {
-            open: 0,
             set_aside: true,
+            ..Load::default()
         })
     }
 }

@@ -164,6 +164,8 @@ pub struct ListenerConfig {
     pub host: String,
     /// The port to bind.
     pub port: u16,
+    /// Clients that it carries at once.
+    pub max_connections: Option<u32>,
 }
 
 /// A target on this site.
@@ -177,4 +179,6 @@ pub struct ConnectorConfig {
     pub port: u16,
     /// The service's target that it stands for.
     pub target: String,
+    /// Connections after which others are preferred to it.
+    pub capacity: Option<u32>,
 }

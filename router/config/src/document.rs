@@ -251,6 +251,9 @@ pub struct ListenerSection {
     pub host: String,
     /// The TCP port to bind.
     pub port: u16,
+    /// Clients that it carries at once; more wait to be accepted. Without it only the router's own limit counts.
+    #[serde(default, rename = "maxConnections", skip_serializing_if = "Option::is_none")]
+    pub max_connections: Option<u32>,
 }
 
 /// A target on this site.
@@ -268,6 +271,9 @@ pub struct ConnectorSection {
     /// The service's target that it stands for.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub target: String,
+    /// Connections after which others are preferred to it, also dearer ones. Without it there is no such number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<u32>,
 }
 
 fn any_address() -> String {

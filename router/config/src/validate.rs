@@ -98,6 +98,17 @@ impl Check {
         }
     }
 
+    /// A limit of nothing would be no limit but a closed door.
+    fn positive(&mut self, key: String, number: Option<u32>) {
+        if number == Some(0) {
+            self.problem(
+                key,
+                "0 would let nothing through",
+                "use 1 or more, or leave it out",
+            );
+        }
+    }
+
     fn profile(&mut self, key: String, name: &str) {
         if !self.profiles.contains(name) {
             let known: Vec<_> = self.profiles.iter().cloned().collect();
@@ -298,10 +309,15 @@ impl Check {
                 let message = format!("{}:{} is there twice", section.host, section.port);
                 self.problem(format!("listeners.{index}.port"), message, "use another port");
             }
+            self.positive(
+                format!("listeners.{index}.maxConnections"),
+                section.max_connections,
+            );
             let listener = ListenerConfig {
                 address: self.address(format!("listeners.{index}.address"), &section.address),
                 host: section.host.clone(),
                 port: section.port,
+                max_connections: section.max_connections,
             };
             self.insert(
                 &mut listeners,
@@ -319,11 +335,13 @@ impl Check {
             let key = |part: &str| format!("connectors.{index}.{part}");
             self.required(key("host"), &section.host);
             self.port(key("port"), section.port);
+            self.positive(key("capacity"), section.capacity);
             let connector = ConnectorConfig {
                 address: self.address(key("address"), &section.address),
                 host: section.host.clone(),
                 port: section.port,
                 target: section.target.clone(),
+                capacity: section.capacity,
             };
             self.insert(&mut connectors, key("name"), &section.name, connector);
         }

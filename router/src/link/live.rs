@@ -10,6 +10,8 @@ use karez_router_config::api::Direction;
 use karez_topology::{Announcement, LinkId, Site};
 use tokio::sync::watch;
 
+use crate::saturation::Saturation;
+
 use super::failure::{CloseCode, close};
 use super::transport::{Connection, ConnectionError, Stream};
 
@@ -29,6 +31,8 @@ pub(crate) struct LiveLink {
     pub(crate) connection: Connection,
     /// Connections that it carries for us.
     pub(crate) open: AtomicU64,
+    /// What the peer said of addresses whose targets are busy.
+    pub(crate) saturation: Saturation,
     /// What the session is to announce; only the latest counts.
     pub(crate) say: watch::Sender<Arc<Announcement>>,
 }

@@ -21,6 +21,7 @@ use super::failure::{CloseCode, Failure, close};
 use super::live::LiveLink;
 use super::stream;
 use super::transport::{Connection, RecvStream, SendStream, Stream};
+use crate::saturation::Saturation;
 use crate::shared::Shared;
 use crate::wire::{Announce, Body, Bye, Control, Hello, PROTOCOL_VERSION, read_control, write_control};
 
@@ -158,6 +159,7 @@ fn session(
         admitted_by: side.admitted_by,
         connection: side.connection,
         open: AtomicU64::new(0),
+        saturation: Saturation::default(),
         say: sender,
     };
     Session {

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use karez_topology::{Address, Decision};
+use karez_topology::{Address, Decision, NextHop, TargetId};
 use tokio::time::timeout;
 
 use super::live::LiveLink;
 use super::transport::{ConnectionError, RESET_CODE, RecvStream, SendStream, Stream};
-use crate::carry::carry;
+use crate::carry::{End, carry};
+use crate::connector::{Connector, Counted, Opens};
 use crate::listener::dial;
 use crate::metrics::{Ending, Fault};
 use crate::record::{Client, ConnectionRecord};
@@ -21,6 +22,8 @@ const OPEN_LIMIT: Duration = Duration::from_secs(10);
 const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 /// A peer that opens a stream says what it wants in this time.
 const HEADER_LIMIT: Duration = Duration::from_secs(5);
+/// Targets that are tried for one connection.
+const ATTEMPTS: usize = 3;
 
 /// Why a connection cannot go over a link.
 #[derive(Debug, thiserror::Error)]
@@ -43,10 +46,21 @@ pub(crate) enum OpenError {
     /// The peer's target could not be reached.
     #[error("the peer could not reach its target: {0}")]
     Refused(String),
+    /// The peer's targets have as many connections as they should have.
+    #[error("the peer's targets are busy")]
+    Saturated,
+}
+
+/// What a connection wants of the peer.
+pub(crate) struct Wanted<'a> {
+    /// Where it goes.
+    pub(crate) address: &'a Address,
+    /// Whether targets that have as many connections as they should have are to take it.
+    pub(crate) last_resort: bool,
 }
 
 /// Opens a stream to an address at the peer; it carries data when this returns.
-pub(crate) async fn open(link: &LiveLink, address: &Address) -> Result<Stream, OpenError> {
+pub(crate) async fn open(link: &LiveLink, wanted: &Wanted<'_>) -> Result<Stream, OpenError> {
     let slow = OpenError::Slow;
     let opened = timeout(OPEN_LIMIT, link.open()).await;
     let Stream {
@@ -54,11 +68,12 @@ pub(crate) async fn open(link: &LiveLink, address: &Address) -> Result<Stream, O
         mut receive,
     } = opened.map_err(|_| slow("take another stream"))??;
     let header = Open {
-        address: address.name.clone(),
-        port: u32::from(address.port),
+        address: wanted.address.name.clone(),
+        port: u32::from(wanted.address.port),
         // One hop: the peer's own targets only.
         hop_limit: 0,
         trace_parent: String::new(),
+        last_resort: wanted.last_resort,
     };
     write_open(&mut send, &header).await?;
     match timeout(ANSWER_LIMIT, read_answer(&mut receive))
@@ -68,6 +83,7 @@ pub(crate) async fn open(link: &LiveLink, address: &Address) -> Result<Stream, O
         Answer::Connected => Ok(Stream { send, receive }),
         Answer::NoRoute => Err(OpenError::NoRoute),
         Answer::Refused(reason) => Err(OpenError::Refused(reason)),
+        Answer::Saturated => Err(OpenError::Saturated),
     }
 }
 
@@ -78,8 +94,9 @@ pub(crate) async fn serve(shared: Arc<Shared>, link: Arc<LiveLink>, stream: Stre
         mut receive,
     } = stream;
     let header = timeout(HEADER_LIMIT, read_open(&mut receive)).await;
-    let address = match header.map(|header| header.and_then(|open| open.address())) {
-        Ok(Ok(address)) => address,
+    let header = header.map(|header| header.and_then(|open| Ok((open.address()?, open.last_resort))));
+    let (address, last_resort) = match header {
+        Ok(Ok(wanted)) => wanted,
         Ok(Err(error)) => {
             shared.metrics.fault(Fault::Protocol);
             tracing::debug!(link = link.name, %error, "a stream without a usable header");
@@ -88,31 +105,53 @@ pub(crate) async fn serve(shared: Arc<Shared>, link: Arc<LiveLink>, stream: Stre
         Err(_) => return refuse(&mut send, &mut receive),
     };
     let mut record = ConnectionRecord::new(&shared.metrics, Client::Link(link.name.clone()), address.clone());
-    // What came over a link goes to this site's own targets and no further.
-    let answer = match shared.view().decide(&address, 0, &[]) {
-        Decision::Local(target) => match dial(&shared, &target).await {
-            Ok((target_end, counted)) => {
-                record.set_route(format!("target {target}"));
-                if write_answer(&mut send, &Answer::Connected).await.is_ok() {
-                    carry(Stream { send, receive }.into(), target_end, record, &shared.force).await;
-                }
-                drop(counted);
-                return;
+    let answer = match target(&shared, &address, last_resort).await {
+        Ok((target, target_end, counted)) => {
+            record.set_route(format!("target {target}"));
+            if write_answer(&mut send, &Answer::Connected).await.is_ok() {
+                carry(Stream { send, receive }.into(), target_end, record, &shared.force).await;
             }
-            Err(error) => Answer::Refused(error),
-        },
-        _ => Answer::NoRoute,
+            drop(counted);
+            return;
+        }
+        Err(answer) => answer,
     };
-    let ending = if answer == Answer::NoRoute {
-        Ending::NoRoute
-    } else {
-        Ending::Refused
+    let ending = match answer {
+        Answer::NoRoute => Ending::NoRoute,
+        Answer::Saturated => Ending::Saturated,
+        Answer::Connected | Answer::Refused(_) => Ending::Refused,
     };
     record.end(ending, Some(format!("{answer:?}")));
     if write_answer(&mut send, &answer).await.is_ok() {
         let _ = send.finish();
     }
     receive.stop(RESET_CODE);
+}
+
+/// One of this site's own targets, connected: what came over a link goes no further.
+async fn target(
+    shared: &Arc<Shared>,
+    address: &Address,
+    last_resort: bool,
+) -> Result<(TargetId, End, Counted<Opens<Connector>>), Answer> {
+    let mut tried = Vec::new();
+    let mut answer = Answer::NoRoute;
+    while tried.len() < ATTEMPTS {
+        let view = shared.view();
+        let Decision::Local(target) = view.decide(address, 0, &tried) else {
+            break;
+        };
+        let next = NextHop::Local(target.clone());
+        if !last_resort && view.is_saturated(&next, address) {
+            return Err(Answer::Saturated);
+        }
+        tried.push(next);
+        match dial(shared, &target).await {
+            Ok((end, counted)) => return Ok((target, end, counted)),
+            Err(error) => answer = Answer::Refused(error),
+        }
+    }
+    Err(answer)
 }
 
 fn refuse(send: &mut SendStream, receive: &mut RecvStream) {

@@ -119,6 +119,7 @@ mod tests {
             port: 4317,
             hop_limit: 0,
             trace_parent: String::new(),
+            last_resort: true,
         };
         let mut bytes = Vec::new();
         run(write_open(&mut bytes, &open)).unwrap();
@@ -126,6 +127,7 @@ mod tests {
         for answer in [
             Answer::Connected,
             Answer::NoRoute,
+            Answer::Saturated,
             Answer::Refused("no one there".into()),
         ] {
             let mut bytes = Vec::new();

@@ -14,6 +14,7 @@ const REASON_LIMIT: usize = 1024;
 const CONNECTED: u8 = 0;
 const NO_ROUTE: u8 = 1;
 const REFUSED: u8 = 2;
+const SATURATED: u8 = 3;
 
 /// Where a carried connection wants to go.
 #[derive(Clone, PartialEq, Message)]
@@ -30,6 +31,9 @@ pub(crate) struct Open {
     /// W3C `traceparent` of whoever opened it; may be empty.
     #[prost(string, tag = "4")]
     pub(crate) trace_parent: String,
+    /// Targets that have all the connections that they should have are to take it nevertheless: there is no other way.
+    #[prost(bool, tag = "5")]
+    pub(crate) last_resort: bool,
 }
 
 impl Open {
@@ -51,6 +55,8 @@ pub(crate) enum Answer {
     NoRoute,
     /// The target could not be reached.
     Refused(String),
+    /// All targets have as many connections as they should have.
+    Saturated,
 }
 
 /// Writes the header.
@@ -78,6 +84,7 @@ pub(crate) async fn write_answer<W: Writer>(stream: &mut W, answer: &Answer) -> 
         Answer::Connected => (CONNECTED, None),
         Answer::NoRoute => (NO_ROUTE, Some(String::new())),
         Answer::Refused(reason) => (REFUSED, Some(clean(reason, REASON_LIMIT / 4))),
+        Answer::Saturated => (SATURATED, Some(String::new())),
     };
     let mut bytes = vec![status];
     if let Some(reason) = reason {
@@ -99,6 +106,7 @@ pub(crate) async fn read_answer<R: Reader>(stream: &mut R) -> Result<Answer, Wir
     let reason = read_short(stream, REASON_LIMIT).await?;
     match status[0] {
         NO_ROUTE => Ok(Answer::NoRoute),
+        SATURATED => Ok(Answer::Saturated),
         REFUSED => Ok(Answer::Refused(clean(
             &String::from_utf8_lossy(&reason),
             REASON_LIMIT,

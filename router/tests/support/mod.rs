@@ -151,6 +151,7 @@ impl Site {
             address: ADDRESS.into(),
             host: "127.0.0.1".into(),
             port: 0,
+            ..ListenerSection::default()
         }];
     }
 
@@ -170,6 +171,7 @@ impl Site {
             host: target.ip().to_string(),
             port: target.port(),
             target: "echo-target".into(),
+            ..ConnectorSection::default()
         }];
     }
 

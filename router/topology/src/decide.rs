@@ -52,6 +52,8 @@ pub struct Load {
     pub open: u64,
     /// Failed lately: only taken when nothing else is left.
     pub set_aside: bool,
+    /// Has as many connections as it should have: a dearer way is taken first.
+    pub saturated: bool,
 }
 
 /// Where a new connection goes.
@@ -65,14 +67,26 @@ pub enum Decision {
     NoRoute,
 }
 
-/// Chooses among the ways to `address`: what has not failed lately, then the lowest cost, then the fewest open connections.
+impl Decision {
+    /// Where it goes, if anywhere.
+    pub fn next(self) -> Option<NextHop> {
+        match self {
+            Self::Local(target) => Some(NextHop::Local(target)),
+            Self::Link(link) => Some(NextHop::Link(link)),
+            Self::NoRoute => None,
+        }
+    }
+}
+
+/// Chooses among the ways to `address`: what has not failed lately, then what is not saturated, then the lowest
+/// cost, then the fewest open connections.
 ///
 /// With `hops_left` 0 only this site's own targets count: so a connection that came over a link goes no further.
 pub fn decide(table: &Table, address: &Address, hops_left: u8, loads: impl Fn(&NextHop) -> Load) -> Decision {
     let allowed = |hop: &&Hop| hops_left > 0 || matches!(hop.next, NextHop::Local(_));
     let best = table.ways(address).iter().filter(allowed).min_by_key(|hop| {
         let load = loads(&hop.next);
-        (load.set_aside, hop.cost, load.open)
+        (load.set_aside, load.saturated, hop.cost, load.open)
     });
     match best.map(|hop| &hop.next) {
         Some(NextHop::Local(target)) => Decision::Local(target.clone()),

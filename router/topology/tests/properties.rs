@@ -120,11 +120,11 @@ fn local_targets_come_first_and_then_the_least_loaded() {
     let busy = |next: &NextHop| match next {
         NextHop::Local(target) if **target == *"t0" => Load {
             open: 3,
-            set_aside: false,
+            ..Load::default()
         },
         _ => Load {
             open: 2,
-            set_aside: false,
+            ..Load::default()
         },
     };
     assert_eq!(
@@ -134,18 +134,50 @@ fn local_targets_come_first_and_then_the_least_loaded() {
     let failed = |next: &NextHop| Load {
         open: 0,
         set_aside: matches!(next, NextHop::Local(_)),
+        ..Load::default()
     };
     assert_eq!(
         decide(&topology.table(), &address(1), 1, failed),
         Decision::Link(LinkId(1))
     );
     let all = |_: &NextHop| Load {
-        open: 0,
         set_aside: true,
+        ..Load::default()
     };
     assert_eq!(
         decide(&topology.table(), &address(1), 1, all),
         Decision::Local("t0".into())
+    );
+}
+
+#[test]
+fn a_saturated_target_gives_way_to_a_dearer_one_but_not_to_one_that_failed() {
+    let mut topology = Topology::default();
+    topology.handle(local(&[1]));
+    topology.handle(up(1, 5));
+    topology.handle(announced(1, &[1]));
+    let full = |next: &NextHop| Load {
+        saturated: matches!(next, NextHop::Local(_)),
+        ..Load::default()
+    };
+    let decided = decide(&topology.table(), &address(1), 1, full);
+    assert_eq!(decided, Decision::Link(LinkId(1)));
+    let failed = |next: &NextHop| Load {
+        saturated: matches!(next, NextHop::Local(_)),
+        set_aside: matches!(next, NextHop::Link(_)),
+        ..Load::default()
+    };
+    let decided = decide(&topology.table(), &address(1), 1, failed);
+    assert_eq!(decided, Decision::Local("t0".into()));
+    let all = |_: &NextHop| Load {
+        saturated: true,
+        ..Load::default()
+    };
+    let decided = decide(&topology.table(), &address(1), 1, all);
+    assert_eq!(
+        decided,
+        Decision::Local("t0".into()),
+        "the cheapest, when all are full"
     );
 }
 

@@ -202,6 +202,7 @@ pub(crate) fn add_services(
                 address,
                 host: "0.0.0.0".to_owned(),
                 port: *listener,
+                ..router::ListenerSection::default()
             });
         }
         if !definition.is_local() {
@@ -247,6 +248,7 @@ fn connectors(
                 host: host.clone(),
                 port: target_port,
                 target: target.name.clone(),
+                ..router::ConnectorSection::default()
             });
         }
     }

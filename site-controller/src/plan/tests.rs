@@ -383,8 +383,8 @@ fn listeners_keep_their_ports() {
     let listener = |name: &str, port| ListenerSection {
         name: name.into(),
         address: name.into(),
-        host: String::new(),
         port,
+        ..ListenerSection::default()
     };
     snapshot.previous = Some(RouterDocument {
         listeners: vec![
