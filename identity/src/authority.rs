@@ -10,9 +10,10 @@ use rcgen::{
 };
 
 use crate::facts::{CertificateFacts, FactsError, key_matches};
+use crate::request::CertificateRequest;
 
 /// Certificates begin this much before `now`, so that a peer whose clock is a little behind accepts them.
-const BACKDATE: Duration = Duration::from_secs(300);
+pub(crate) const BACKDATE: Duration = Duration::from_secs(300);
 
 /// Why an authority could not be made or read, or could not issue.
 #[derive(Debug, thiserror::Error)]
@@ -173,6 +174,34 @@ impl Authority {
 
     /// Issues a certificate with a fresh key.
     pub fn issue(&self, subject: &Subject, now: Timestamp) -> Result<Credential, IssueError> {
+        let failed = |source| IssueError::Certificate {
+            subject: subject.common_name.clone(),
+            source,
+        };
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed)?;
+        Ok(Credential {
+            certificate_pem: self.certify(&key, subject, now)?,
+            key_pem: key.serialize_pem(),
+            ca_pem: self.certificate_pem.clone(),
+        })
+    }
+
+    /// Issues a certificate for the key of a request. What it says is the subject's, not the request's.
+    pub fn sign(
+        &self,
+        request: &CertificateRequest,
+        subject: &Subject,
+        now: Timestamp,
+    ) -> Result<String, IssueError> {
+        self.certify(&request.key, subject, now)
+    }
+
+    fn certify(
+        &self,
+        key: &impl rcgen::PublicKeyData,
+        subject: &Subject,
+        now: Timestamp,
+    ) -> Result<String, IssueError> {
         if self.facts.not_after <= now {
             return Err(IssueError::Expired {
                 name: self.facts.common_name.clone(),
@@ -194,13 +223,8 @@ impl Authority {
         params.extended_key_usages = purposes(subject.usage);
         params.subject_alt_names = names(subject)?;
         let issuer = Issuer::from_ca_cert_pem(&self.certificate_pem, &self.key).map_err(failed)?;
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed)?;
-        let certificate = params.signed_by(&key, &issuer).map_err(failed)?;
-        Ok(Credential {
-            certificate_pem: certificate.pem(),
-            key_pem: key.serialize_pem(),
-            ca_pem: self.certificate_pem.clone(),
-        })
+        let certificate = params.signed_by(key, &issuer).map_err(failed)?;
+        Ok(certificate.pem())
     }
 }
 

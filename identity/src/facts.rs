@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rcgen::PublicKeyData;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -11,6 +11,10 @@ use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::PEM_LIMIT;
+use crate::authority::BACKDATE;
+
+/// The longest time before its end that a certificate is renewed.
+const RENEW_BEFORE: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 /// Why a certificate could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -122,6 +126,15 @@ impl CertificateFacts {
         self.uris.iter().find_map(|uri| TokenUri::parse(uri))
     }
 
+    /// When to ask for the next one: when a third of its life is left, and a month before its end at the earliest.
+    pub fn renew_at(&self) -> Timestamp {
+        let life = self.not_after.duration_since(self.not_before);
+        let backdate = SignedDuration::try_from(BACKDATE).unwrap_or(SignedDuration::ZERO);
+        let used = if life > backdate { life - backdate } else { life };
+        let before = (used / 3).min(RENEW_BEFORE);
+        self.not_after.checked_sub(before).unwrap_or(self.not_after)
+    }
+
     fn add_name(&mut self, name: &GeneralName<'_>) {
         match name {
             GeneralName::DNSName(name) => self.dns_names.push((*name).to_owned()),
@@ -138,12 +151,48 @@ impl CertificateFacts {
     }
 }
 
-/// Whether `certificate` carries a valid signature by `authority` (both PEM). Validity in time is another question.
-pub fn signed_by(certificate: &[u8], authority: &[u8]) -> Result<bool, FactsError> {
-    let (certificate, authority) = (first_certificate(certificate)?, first_certificate(authority)?);
-    let (certificate, authority) = (parse(&certificate)?, parse(&authority)?);
-    Ok(certificate.issuer() == authority.subject()
-        && certificate.verify_signature(Some(authority.public_key())).is_ok())
+/// Whether `certificate` carries a valid signature by one of the `authorities` (both PEM; there are several while one
+/// takes over from another). Validity in time is another question.
+pub fn signed_by(certificate: &[u8], authorities: &[u8]) -> Result<bool, FactsError> {
+    let certificate = first_certificate(certificate)?;
+    let certificate = parse(&certificate)?;
+    // The first must be readable; a damaged one further on speaks for nobody.
+    first_certificate(authorities)?;
+    let mut signed = false;
+    for authority in all_certificates(authorities) {
+        let authority = parse(&authority)?;
+        signed |= certificate.issuer() == authority.subject()
+            && certificate.verify_signature(Some(authority.public_key())).is_ok();
+    }
+    Ok(signed)
+}
+
+/// Those certificates of a PEM bundle that have not ended at `now`, each once.
+pub fn still_valid(bundle: &str, now: Timestamp) -> String {
+    const END: &str = "-----END CERTIFICATE-----";
+    let mut seen = std::collections::BTreeSet::new();
+    let mut kept = String::new();
+    for block in bundle.split_inclusive(END).take(32) {
+        let Some(start) = block.find("-----BEGIN CERTIFICATE-----") else {
+            continue;
+        };
+        let block = &block[start..];
+        if let Ok(facts) = CertificateFacts::from_pem(block.as_bytes())
+            && facts.not_after > now
+            && seen.insert(facts.fingerprint)
+        {
+            kept.push_str(block);
+            kept.push('\n');
+        }
+    }
+    kept
+}
+
+fn all_certificates(pem: &[u8]) -> Vec<CertificateDer<'static>> {
+    if pem.len() > PEM_LIMIT {
+        return Vec::new();
+    }
+    CertificateDer::pem_slice_iter(pem).take(32).flatten().collect()
 }
 
 /// Whether a PEM private key belongs to a PEM certificate; an unreadable key does not.
@@ -167,7 +216,7 @@ pub(crate) fn first_certificate(pem: &[u8]) -> Result<CertificateDer<'static>, F
     }
 }
 
-fn parse(der: &[u8]) -> Result<X509Certificate<'_>, FactsError> {
+pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, FactsError> {
     match X509Certificate::from_der(der) {
         Ok(([], certificate)) => Ok(certificate),
         Ok(_) => Err(FactsError::Certificate("more bytes follow it".to_owned())),

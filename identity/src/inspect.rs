@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::facts::{CertificateFacts, FactsError, key_matches, signed_by};
+use crate::scope::TokenScope;
 use crate::token::ConnectionToken;
 
 /// Where `now` lies in a certificate's validity.
@@ -57,6 +58,8 @@ pub struct TokenReport {
     pub signed_by_authority: bool,
     /// Whether the private key belongs to the certificate.
     pub key_matches: bool,
+    /// What its file says that it may do; what counts is the issuer's record.
+    pub scope: TokenScope,
     /// Everything that keeps the token from working; empty when it can.
     pub problems: Vec<String>,
 }
@@ -93,6 +96,9 @@ pub fn inspect(token: &ConnectionToken, now: Timestamp) -> Result<TokenReport, F
     if !matches {
         problems.push("private key (tls.key) does not belong to the certificate (tls.crt)".to_owned());
     }
+    if token.scope.expires.is_some_and(|end| end <= now) && validity != Validity::Expired {
+        problems.push("the token is past the end that its issuer gave it (karez.dev/expires)".to_owned());
+    }
     Ok(TokenReport {
         name: token.name.clone(),
         issuer_site: token.generated_by.clone(),
@@ -105,6 +111,7 @@ pub fn inspect(token: &ConnectionToken, now: Timestamp) -> Result<TokenReport, F
         validity,
         signed_by_authority: signed,
         key_matches: matches,
+        scope: token.scope.clone(),
         problems,
     })
 }

@@ -1,4 +1,4 @@
-//! Everything that proves who a site is: authorities, certificates and connection tokens.
+//! Everything that proves who a site is: authorities, certificates, connection tokens, what they may do, and claims.
 //!
 //! ```text
 //!  site-controller                                       a peer's site-controller, router
@@ -12,16 +12,28 @@
 //! from a Secret or from a peer is treated as hostile: bounded in size, and never a panic.
 
 mod authority;
+mod claim;
 mod facts;
 mod inspect;
+mod request;
+mod scope;
 mod tls;
 mod token;
 
 pub use authority::{Authority, Credential, IssueError, Subject, Usage};
-pub use facts::{CertificateFacts, FactsError, TokenUri, key_matches, signed_by};
+pub use claim::{
+    ANNOTATION_CLAIM_EXPIRATION, ANNOTATION_CLAIMS_MADE, ANNOTATION_CLAIMS_REMAINING, ANNOTATION_URL, Claim,
+    ClaimError, ClaimRecord, DATA_PASSWORD, PASSWORD_LIMIT, Refusal, split_url, version_may_redeem,
+};
+pub use facts::{CertificateFacts, FactsError, TokenUri, key_matches, signed_by, still_valid};
 pub use inspect::{TokenReport, Validity, inspect};
+pub use request::{CertificateRequest, NewKey, REQUEST_LIMIT, RequestError, request_digest};
+pub use scope::{
+    ANNOTATION_EXPIRES, ANNOTATION_OFFER, ANNOTATION_REACH, ANNOTATION_ROLE, ANNOTATION_USED_BY,
+    ANNOTATION_USES, ScopeError, TokenScope, is_pattern, patterns,
+};
 pub use tls::{
-    TlsError, TlsMaterial, alert_reason, certificate_reason, client_config, provider, server_config,
+    TlsError, TlsMaterial, alert_reason, certificate_reason, client_config, provider, server_config, trusting_client_config, untrusting_server_config,
 };
 pub use token::{
     ANNOTATION_COST, ANNOTATION_EDGE_HOST, ANNOTATION_EDGE_PORT, ANNOTATION_GENERATED_BY,

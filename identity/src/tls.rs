@@ -109,14 +109,18 @@ impl TlsMaterial {
     }
 
     fn roots(&self) -> Result<Arc<RootCertStore>, TlsError> {
-        let mut roots = RootCertStore::empty();
-        for certificate in certificates("ca.crt", &self.ca)? {
-            roots
-                .add(certificate)
-                .map_err(|error| TlsError::Authority(error.to_string()))?;
-        }
-        Ok(Arc::new(roots))
+        roots(&self.ca)
     }
+}
+
+fn roots(pem: &[u8]) -> Result<Arc<RootCertStore>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates("ca.crt", pem)? {
+        roots
+            .add(certificate)
+            .map_err(|error| TlsError::Authority(error.to_string()))?;
+    }
+    Ok(Arc::new(roots))
 }
 
 fn certificates(item: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -172,6 +176,32 @@ pub fn client_config(profile: &TlsMaterial, alpn: &[&[u8]]) -> Result<ClientConf
         .with_root_certificates(profile.roots()?)
         .with_client_auth_cert(profile.chain()?, profile.private_key()?)
         .map_err(TlsError::Pair)?;
+    config.resumption = rustls::client::Resumption::disabled();
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    Ok(config)
+}
+
+/// A server that asks for no client certificate: claims are proved by their password, reviews come from an API server.
+pub fn untrusting_server_config(profile: &TlsMaterial, alpn: &[&[u8]]) -> Result<ServerConfig, TlsError> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(TlsError::Pair)?
+        .with_no_client_auth()
+        .with_single_cert(profile.chain()?, profile.private_key()?)
+        .map_err(TlsError::Pair)?;
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    Ok(config)
+}
+
+/// A client without a certificate that believes only these authorities (PEM).
+pub fn trusting_client_config(authorities: &[u8], alpn: &[&[u8]]) -> Result<ClientConfig, TlsError> {
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(TlsError::Pair)?
+        .with_root_certificates(roots(authorities)?)
+        .with_no_client_auth();
     config.resumption = rustls::client::Resumption::disabled();
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     Ok(config)

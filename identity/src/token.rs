@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::authority::Credential;
 use crate::facts::{CertificateFacts, FactsError};
+use crate::scope::{ScopeError, TokenScope};
 use crate::tls::{TlsError, TlsMaterial};
 
 /// Label that says what kind of token a Secret is.
@@ -40,8 +41,8 @@ pub enum TokenError {
     /// The Secret is a request that nobody has answered.
     #[error("Secret \"{0}\" is a token request that has not been answered: wait for its site's controller")]
     NotAnswered(String),
-    /// Claims are a later step.
-    #[error("Secret \"{0}\" is a claim; claims are not yet supported: ask for a certificate token instead")]
+    /// A claim is no token before it is redeemed.
+    #[error("Secret \"{0}\" is a claim that has not been redeemed yet: wait for the site's service-controller")]
     Claim(String),
     /// The Secret says that it is something else, or nothing.
     #[error(
@@ -74,6 +75,15 @@ pub enum TokenError {
         value: String,
         /// What it should say.
         expected: &'static str,
+    },
+    /// Its scope cannot be read.
+    #[error("Secret \"{name}\": annotation {source}: the token is not admitted until it is mended")]
+    Scope {
+        /// The Secret's name.
+        name: String,
+        /// What is wrong.
+        #[source]
+        source: ScopeError,
     },
     /// Certificate, key or authority is missing or unusable.
     #[error("Secret \"{name}\": data.{source}: ask the token's site for a new one")]
@@ -112,6 +122,8 @@ pub struct ConnectionToken {
     pub site_version: String,
     /// The cost of the link; 1 when absent.
     pub cost: Option<u32>,
+    /// What the holder may do; at the issuer this is what counts.
+    pub scope: TokenScope,
     /// The client credential.
     pub credential: Credential,
 }
@@ -143,6 +155,10 @@ impl ConnectionToken {
             cost: annotations
                 .get(ANNOTATION_COST)
                 .and_then(|cost| cost.trim().parse().ok()),
+            scope: TokenScope::from_annotations(annotations).map_err(|source| TokenError::Scope {
+                name: name.to_owned(),
+                source,
+            })?,
             credential: credential(name, &material)?,
         })
     }
@@ -166,6 +182,7 @@ impl ConnectionToken {
         if let Some(cost) = self.cost {
             annotations.insert(ANNOTATION_COST.to_owned(), cost.to_string());
         }
+        annotations.extend(self.scope.annotations());
         annotations
     }
 

@@ -46,6 +46,7 @@ fn token(authority: &Authority) -> ConnectionToken {
         generated_by: "u-1".into(),
         site_version: "0.1.0".into(),
         cost: Some(3),
+        scope: karez_identity::TokenScope::default(),
         credential: authority.issue(&subject("link1"), now()).unwrap(),
     }
 }
