@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -273,7 +274,7 @@ pub(crate) struct ServiceControllerArgs {
 pub(crate) enum TokenCommand {
     /// Make a token that lets another site link to this one
     #[command(
-        after_help = "Examples:\n  karez token create edge.yaml\n  karez token create edge.yaml --name shop-7 --site public\n"
+        after_help = "Examples:\n  karez token create edge.yaml\n  karez token create edge.yaml --name shop-7 --site public\n  karez token create shop.yaml --token-type cert --reach collector:4317 --offer shop-7 --expiry 720h\n"
     )]
     Create(TokenCreateArgs),
     /// Say what a token holds and whether it is still good
@@ -289,21 +290,39 @@ pub(crate) enum TokenCommand {
 pub(crate) enum TokenType {
     /// The certificate itself.
     Cert,
-    /// A right to fetch one (not yet).
+    /// A right to fetch one, once and soon, by a password.
     Claim,
 }
 
 /// `karez token create`
 #[derive(Debug, Args)]
 pub(crate) struct TokenCreateArgs {
-    /// The file to write; it holds a private key and is made readable by you alone
+    /// The file to write; it holds a secret and is made readable by you alone
     pub(crate) file: PathBuf,
-    /// The token's name; deleting the Secret of this name at the issuer revokes the token
-    #[arg(long, default_value = "skupper")]
-    pub(crate) name: String,
+    /// The token's name; deleting the Secret of this name at the issuer revokes it (default: skupper; of a claim: made up)
+    #[arg(long)]
+    pub(crate) name: Option<String>,
     /// Kind of token
-    #[arg(long, short = 't', value_enum, default_value = "cert")]
+    #[arg(long, short = 't', value_enum, default_value = "claim")]
     pub(crate) token_type: TokenType,
+    /// Password of a claim (default: made up)
+    #[arg(long, short = 'p')]
+    pub(crate) password: Option<String>,
+    /// How long a claim can be redeemed (default: 15m; 0: without end), or until when a certificate token is good (default: without end)
+    #[arg(long, value_name = "DURATION", value_parser = karez_site::claim::duration)]
+    pub(crate) expiry: Option<Duration>,
+    /// How often a claim can be redeemed (default: 1; 0: without limit), or how many sites may use a certificate token (default: any number)
+    #[arg(long)]
+    pub(crate) uses: Option<u32>,
+    /// Addresses that the holder may reach, NAME or NAME:PORT, * at the end (default: all that is exposed)
+    #[arg(long, value_delimiter = ',', value_name = "ADDRESS", value_parser = address_pattern)]
+    pub(crate) reach: Option<Vec<String>>,
+    /// Addresses that the holder may offer, also those that others offer (default: what nobody else offers)
+    #[arg(long, value_delimiter = ',', value_name = "ADDRESS", value_parser = address_pattern)]
+    pub(crate) offer: Option<Vec<String>>,
+    /// The only kind of link that the token is for
+    #[arg(long, value_name = "ROLE", value_parser = ["edge", "inter-router"])]
+    pub(crate) role: Option<String>,
     /// How long to wait for the site to issue it, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub(crate) timeout: u64,
@@ -472,6 +491,14 @@ pub(crate) struct TracesArgs {
     pub(crate) service: String,
 }
 
+/// An address of a token's scope. One empty word means none at all.
+fn address_pattern(text: &str) -> Result<String, String> {
+    if text.is_empty() || karez_site::claim::is_pattern(text) {
+        return Ok(text.to_owned());
+    }
+    Err("write NAME or NAME:PORT, with * at the end of the name or alone".to_owned())
+}
+
 /// `KEY=VALUE`, the value also in quotes, as telemetrygen takes it.
 fn key_value(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("write KEY=VALUE")?;
@@ -506,6 +533,7 @@ mod tests {
             "karez collector --config=x --metrics-addr=:8889",
             "karez collector validate --config=x",
             "karez token create f.yaml --token-type claim",
+            "karez token create f.yaml -t cert --reach a,b:1 --offer c-* --expiry 1h --uses 2 --role edge",
             "karez token inspect f.yaml -o json",
             "karez telemetrygen traces --otlp-insecure --otlp-endpoint h:1 --traces 10",
             "karez link status",

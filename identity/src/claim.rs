@@ -26,6 +26,8 @@ pub const ANNOTATION_CLAIMS_MADE: &str = "skupper.io/claims-made";
 pub const DATA_PASSWORD: &str = "password";
 /// The longest password that is read.
 pub const PASSWORD_LIMIT: usize = 1024;
+/// The version of Skupper whose way to redeem a claim is spoken; it is sent as the asking site's.
+pub const CLAIM_VERSION: &str = "1.9.6";
 /// The oldest version whose sites may redeem.
 pub(crate) const MINIMUM_VERSION: (u64, u64, u64) = (0, 8, 0);
 
@@ -104,10 +106,12 @@ impl Claim {
         annotations: &BTreeMap<String, String>,
         data: &BTreeMap<String, Vec<u8>>,
     ) -> Result<Self, ClaimError> {
-        let url = annotations.get(ANNOTATION_URL).ok_or_else(|| ClaimError::Missing {
-            name: name.to_owned(),
-            part: ANNOTATION_URL,
-        })?;
+        let url = annotations
+            .get(ANNOTATION_URL)
+            .ok_or_else(|| ClaimError::Missing {
+                name: name.to_owned(),
+                part: ANNOTATION_URL,
+            })?;
         let (host, port, record) = split_url(url).ok_or_else(|| ClaimError::Url {
             name: name.to_owned(),
             url: shown(url),
@@ -117,7 +121,10 @@ impl Claim {
             host,
             port,
             record,
-            generated_by: annotations.get(ANNOTATION_GENERATED_BY).cloned().unwrap_or_default(),
+            generated_by: annotations
+                .get(ANNOTATION_GENERATED_BY)
+                .cloned()
+                .unwrap_or_default(),
             expires: expiry(name, annotations)?,
             password: part(name, data, DATA_PASSWORD, PASSWORD_LIMIT)?,
             ca_pem: part(name, data, "ca.crt", crate::PEM_LIMIT)?,
@@ -309,7 +316,10 @@ pub fn split_url(url: &str) -> Option<(String, u16, String)> {
 }
 
 fn expiry(name: &str, annotations: &BTreeMap<String, String>) -> Result<Option<Timestamp>, ClaimError> {
-    match annotations.get(ANNOTATION_CLAIM_EXPIRATION).map(|text| text.trim()) {
+    match annotations
+        .get(ANNOTATION_CLAIM_EXPIRATION)
+        .map(|text| text.trim())
+    {
         None | Some("") => Ok(None),
         Some(text) => time(ANNOTATION_CLAIM_EXPIRATION, text)
             .map(Some)

@@ -22,8 +22,9 @@ mod token;
 
 pub use authority::{Authority, Credential, IssueError, Subject, Usage};
 pub use claim::{
-    ANNOTATION_CLAIM_EXPIRATION, ANNOTATION_CLAIMS_MADE, ANNOTATION_CLAIMS_REMAINING, ANNOTATION_URL, Claim,
-    ClaimError, ClaimRecord, DATA_PASSWORD, PASSWORD_LIMIT, Refusal, split_url, version_may_redeem,
+    ANNOTATION_CLAIM_EXPIRATION, ANNOTATION_CLAIMS_MADE, ANNOTATION_CLAIMS_REMAINING, ANNOTATION_URL,
+    CLAIM_VERSION, Claim, ClaimError, ClaimRecord, DATA_PASSWORD, PASSWORD_LIMIT, Refusal, split_url,
+    version_may_redeem,
 };
 pub use facts::{CertificateFacts, FactsError, TokenUri, key_matches, signed_by, still_valid};
 pub use inspect::{TokenReport, Validity, inspect};
@@ -33,7 +34,8 @@ pub use scope::{
     ANNOTATION_USES, ScopeError, TokenScope, is_pattern, patterns,
 };
 pub use tls::{
-    TlsError, TlsMaterial, alert_reason, certificate_reason, client_config, provider, server_config, trusting_client_config, untrusting_server_config,
+    TlsError, TlsMaterial, alert_reason, certificate_reason, client_config, provider, server_config,
+    trusting_client_config, untrusting_server_config,
 };
 pub use token::{
     ANNOTATION_COST, ANNOTATION_EDGE_HOST, ANNOTATION_EDGE_PORT, ANNOTATION_GENERATED_BY,

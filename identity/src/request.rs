@@ -91,9 +91,8 @@ impl CertificateRequest {
             return Err(RequestError::Damaged("more bytes follow it".to_owned()));
         }
         request.verify_signature().map_err(|_| RequestError::Signature)?;
-        let key =
-            rcgen::SubjectPublicKeyInfo::from_der(request.certification_request_info.subject_pki.raw)
-                .map_err(RequestError::Key)?;
+        let key = rcgen::SubjectPublicKeyInfo::from_der(request.certification_request_info.subject_pki.raw)
+            .map_err(RequestError::Key)?;
         Ok(Self { key })
     }
 

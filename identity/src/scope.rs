@@ -3,8 +3,9 @@
 //! The record at the issuer is what counts; the same annotations in the token's own file only inform its holder.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 /// Annotation: the addresses that the holder may reach here, a comma list of [patterns](TokenScope); absent: all that is exposed.
@@ -114,6 +115,17 @@ impl TokenScope {
             role,
             used_by: list(sites).take(PATTERNS).map(str::to_owned).collect(),
         })
+    }
+
+    /// The same with an end, counted from `now`, and a number of sites; zero means without.
+    #[must_use]
+    pub fn limited(self, now: Timestamp, expiry: Option<Duration>, uses: Option<u32>) -> Self {
+        let end = |expiry: Duration| now.checked_add(SignedDuration::try_from(expiry).ok()?).ok();
+        Self {
+            expires: expiry.filter(|expiry| !expiry.is_zero()).and_then(end),
+            uses: uses.filter(|number| *number > 0),
+            ..self
+        }
     }
 
     /// The annotations that say this.

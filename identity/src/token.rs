@@ -42,7 +42,9 @@ pub enum TokenError {
     #[error("Secret \"{0}\" is a token request that has not been answered: wait for its site's controller")]
     NotAnswered(String),
     /// A claim is no token before it is redeemed.
-    #[error("Secret \"{0}\" is a claim that has not been redeemed yet: wait for the site's service-controller")]
+    #[error(
+        "Secret \"{0}\" is a claim that has not been redeemed yet: wait for the site's service-controller"
+    )]
     Claim(String),
     /// The Secret says that it is something else, or nothing.
     #[error(

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use jiff::{Timestamp, ToSpan};
 use karez_identity::{
-    Authority, CertificateFacts, CertificateRequest, Claim, ClaimRecord, NewKey, Refusal, RequestError, Subject,
-    TokenScope, Usage, is_pattern, key_matches, signed_by, split_url, still_valid, version_may_redeem,
+    Authority, CertificateFacts, CertificateRequest, Claim, ClaimRecord, NewKey, Refusal, RequestError,
+    Subject, TokenScope, Usage, is_pattern, key_matches, signed_by, split_url, still_valid,
+    version_may_redeem,
 };
 use proptest::prelude::*;
 
@@ -47,7 +48,10 @@ fn wrong_passwords_and_late_comers_are_refused_with_the_known_statuses() {
     let refusal = |record: &ClaimRecord, password: &[u8], at| record.redeem(password, at).unwrap_err();
     assert_eq!(refusal(&record(None), b"other", now()), Refusal::Password);
     assert_eq!(refusal(&record(None), b"", now()), Refusal::Password);
-    assert_eq!(refusal(&record(None), b"secret", now() + 2.hours()), Refusal::Expired);
+    assert_eq!(
+        refusal(&record(None), b"secret", now() + 2.hours()),
+        Refusal::Expired
+    );
     assert_eq!(Refusal::Password.status(), 403);
     assert_eq!(Refusal::Expired.status(), 404);
     assert_eq!(Refusal::UsedUp.to_string(), "No such claim");
@@ -56,7 +60,10 @@ fn wrong_passwords_and_late_comers_are_refused_with_the_known_statuses() {
 #[test]
 fn a_record_that_cannot_be_read_is_not_honoured() {
     let data = BTreeMap::from([("password".to_owned(), b"x".to_vec())]);
-    for (key, value) in [("skupper.io/claims-remaining", "-1"), ("skupper.io/claim-expiration", "soon")] {
+    for (key, value) in [
+        ("skupper.io/claims-remaining", "-1"),
+        ("skupper.io/claim-expiration", "soon"),
+    ] {
         let annotations = BTreeMap::from([(key.to_owned(), value.to_owned())]);
         assert_eq!(
             ClaimRecord::from_secret_parts("c", &annotations, &data),
@@ -64,7 +71,10 @@ fn a_record_that_cannot_be_read_is_not_honoured() {
         );
     }
     let none = BTreeMap::new();
-    assert_eq!(ClaimRecord::from_secret_parts("c", &none, &BTreeMap::new()), Err(Refusal::Corrupted));
+    assert_eq!(
+        ClaimRecord::from_secret_parts("c", &none, &BTreeMap::new()),
+        Err(Refusal::Corrupted)
+    );
 }
 
 #[test]
@@ -87,7 +97,14 @@ fn a_claim_survives_its_secret() {
 
 #[test]
 fn versions_are_compared_as_numbers() {
-    for good in ["0.8.0", "1.9.6", "v0.10.1", "0.8.0-rc1", "", "a development build"] {
+    for good in [
+        "0.8.0",
+        "1.9.6",
+        "v0.10.1",
+        "0.8.0-rc1",
+        "",
+        "a development build",
+    ] {
         assert!(version_may_redeem(good), "{good}");
     }
     assert!(!version_may_redeem("0.7.9"));
@@ -104,7 +121,10 @@ fn a_scope_survives_its_annotations_and_nonsense_is_an_error() {
         used_by: vec!["a".into()],
     };
     assert_eq!(TokenScope::from_annotations(&scope.annotations()).unwrap(), scope);
-    assert_eq!(TokenScope::from_annotations(&BTreeMap::new()).unwrap(), TokenScope::default());
+    assert_eq!(
+        TokenScope::from_annotations(&BTreeMap::new()).unwrap(),
+        TokenScope::default()
+    );
     for (key, value) in [
         ("karez.dev/reach", "a b"),
         ("karez.dev/reach", "a*b"),
@@ -151,7 +171,10 @@ fn a_request_is_signed_for_its_own_key_and_says_nothing_else() {
 fn a_request_that_was_changed_is_refused() {
     let key = NewKey::make("x").unwrap();
     let long = vec![b'x'; 9000];
-    assert!(matches!(CertificateRequest::from_pem(&long), Err(RequestError::TooLong(9000))));
+    assert!(matches!(
+        CertificateRequest::from_pem(&long),
+        Err(RequestError::TooLong(9000))
+    ));
     let pem = key.request_pem;
     let place = pem.len() / 2;
     let other = if pem.as_bytes()[place] == b'A' { "B" } else { "A" };

@@ -19,6 +19,23 @@ pub const GENERATED_BY: &str = "skupper.io/generated-by";
 pub const SITE_VERSION: &str = "skupper.io/site-version";
 /// Annotation of tokens: the link's cost.
 pub const COST: &str = "skupper.io/cost";
+/// Annotation of a claim: why it is not redeemed.
+pub const CLAIM_STATUS: &str = "internal.skupper.io/status";
+/// Annotation of a claim that is not tried again: since when.
+pub const CLAIM_LAST_FAILED: &str = "internal.skupper.io/last-failed";
+/// Annotation of a token that was made for a claim: the claim's record.
+pub const CLAIM: &str = "karez.dev/claim";
+/// Annotation of a token request: the common name of the certificate, where it is not the Secret's name.
+pub const SUBJECT: &str = "karez.dev/subject";
+/// Annotation of a site's ConfigMap: how long what it issues is valid.
+pub const CREDENTIAL_LIFETIME: &str = "karez.dev/credential-lifetime";
+/// Annotation of a site's ConfigMap: how long its authorities are valid.
+pub const AUTHORITY_LIFETIME: &str = "karez.dev/authority-lifetime";
+/// Annotation of a site's ConfigMap: how long past its end a credential can still be renewed.
+pub const RENEW_EXPIRED: &str = "karez.dev/renew-expired";
+/// Annotation of a site's ConfigMap: `any` lets every peer offer addresses that others offer already.
+pub const ADDRESS_SHARING: &str = "karez.dev/address-sharing";
+
 /// Annotation of tokens: host for links between routers.
 pub const INTER_ROUTER_HOST: &str = "inter-router-host";
 /// Annotation of tokens: port for links between routers.

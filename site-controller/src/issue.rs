@@ -7,16 +7,18 @@ use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use karez_identity::{Authority, ConnectionToken, Credential, IssueError, Subject, TokenUri, Usage};
+use karez_identity::{
+    Authority, Claim, ConnectionToken, Credential, DATA_PASSWORD, IssueError, ScopeError, Subject,
+    TokenScope, TokenUri, Usage,
+};
 use karez_kubernetes::{VERSION, labels, names};
 use rand::Rng;
 use rand::distr::Alphanumeric;
 
 use crate::object::{meta, non_empty, strings};
-use crate::plan::{CertificateKind, CertificateOrder, TokenOrder};
-
-/// How long authorities and what they issue are valid.
-const LIFETIME: Duration = Duration::from_secs(5 * 365 * 24 * 3600);
+use crate::plan::certificates::annotation;
+use crate::plan::{CertificateKind, CertificateOrder, ClaimOrder, TokenOrder};
+use crate::site_config::Lifetimes;
 
 /// Why an order could not be fulfilled.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +36,16 @@ pub(crate) enum OrderError {
     /// The authority's Secret lacks a part.
     #[error("Secret {authority}: {key} is missing or no text; delete it to get a new authority")]
     AuthorityPart { authority: String, key: &'static str },
+    /// What the token may do cannot be read.
+    #[error("Secret {secret}: annotation {source}")]
+    Scope {
+        secret: String,
+        #[source]
+        source: ScopeError,
+    },
+    /// The token would be past its end already.
+    #[error("Secret {secret}: annotation karez.dev/expires: {end} is over: give it a later one")]
+    Over { secret: String, end: Timestamp },
     /// The certificate cannot be made.
     #[error("Secret {secret}: {source}")]
     Issue {
@@ -47,6 +59,7 @@ pub(crate) enum OrderError {
 pub(crate) struct Issuer<'a> {
     secrets: &'a BTreeMap<String, Secret>,
     made: BTreeMap<String, Secret>,
+    lifetimes: Lifetimes,
     now: Timestamp,
 }
 
@@ -56,8 +69,15 @@ impl<'a> Issuer<'a> {
         Self {
             secrets,
             made: BTreeMap::new(),
+            lifetimes: Lifetimes::default(),
             now,
         }
+    }
+
+    /// The same with other lifetimes than the usual ones.
+    pub(crate) fn lasting(mut self, lifetimes: Lifetimes) -> Self {
+        self.lifetimes = lifetimes;
+        self
     }
 
     /// Makes the Secret of one order. Authorities come before what they issue.
@@ -66,11 +86,11 @@ impl<'a> Issuer<'a> {
         let mut kind = "kubernetes.io/tls";
         match &order.kind {
             CertificateKind::Authority { common_name } => {
-                let authority =
-                    Authority::new(common_name, self.now, LIFETIME).map_err(|source| OrderError::Issue {
-                        secret: order.secret.clone(),
-                        source,
-                    })?;
+                let authority = Authority::new(common_name, self.now, self.lifetimes.authority);
+                let authority = authority.map_err(|source| OrderError::Issue {
+                    secret: order.secret.clone(),
+                    source,
+                })?;
                 data.insert(
                     "tls.crt".to_owned(),
                     authority.certificate_pem().as_bytes().to_vec(),
@@ -87,7 +107,7 @@ impl<'a> Issuer<'a> {
                     common_name: common_name.clone(),
                     dns_names: hosts.clone(),
                     usage: if *server { Usage::Both } else { Usage::Client },
-                    lifetime: LIFETIME,
+                    lifetime: self.lifetimes.credential,
                     uri: None,
                 };
                 data.extend(pem(&self.issue(&order.secret, authority, &subject)?));
@@ -135,11 +155,14 @@ impl<'a> Issuer<'a> {
         .to_uri();
         let mut hosts = vec![order.inter_router.0.clone(), order.edge.0.clone()];
         hosts.dedup();
+        let scope = self.scope(&order.request)?;
         let subject = Subject {
-            common_name: name.clone(),
+            common_name: annotation(&order.request, labels::SUBJECT)
+                .unwrap_or(&name)
+                .clone(),
             dns_names: hosts,
             usage: Usage::Client,
-            lifetime: LIFETIME,
+            lifetime: self.lifetime(&scope),
             uri: Some(uri),
         };
         let token = ConnectionToken {
@@ -149,6 +172,7 @@ impl<'a> Issuer<'a> {
             generated_by: order.site_id.clone(),
             site_version: VERSION.to_owned(),
             cost: None,
+            scope,
             credential: self.issue(&name, names::SITE_CA, &subject)?,
         };
         let mut secret = order.request.clone();
@@ -160,6 +184,56 @@ impl<'a> Issuer<'a> {
             .extend(token.annotations());
         let flipped = strings([(labels::TYPE, labels::TYPE_TOKEN)]);
         secret.metadata.labels.get_or_insert_default().extend(flipped);
+        secret.metadata.managed_fields = None;
+        Ok(secret)
+    }
+
+    /// What the token may do; one whose scope cannot be read is not made.
+    fn scope(&self, secret: &Secret) -> Result<TokenScope, OrderError> {
+        let name = secret.metadata.name.clone().unwrap_or_default();
+        let annotations = secret.metadata.annotations.clone().unwrap_or_default();
+        let scope = TokenScope::from_annotations(&annotations).map_err(|source| OrderError::Scope {
+            secret: name.clone(),
+            source,
+        })?;
+        match scope.expires {
+            Some(end) if end <= self.now => Err(OrderError::Over { secret: name, end }),
+            _ => Ok(scope),
+        }
+    }
+
+    /// As long as certificates are valid here, and not past the token's own end.
+    fn lifetime(&self, scope: &TokenScope) -> Duration {
+        let left = scope.expires.map(|end| end.duration_since(self.now));
+        let left = left.and_then(|left| Duration::try_from(left).ok());
+        left.map_or(self.lifetimes.credential, |left| {
+            left.min(self.lifetimes.credential)
+        })
+    }
+
+    /// Completes the record of a claim: where it is redeemed, whom the holder believes, a password if it has none.
+    pub(crate) fn claim(&self, order: &ClaimOrder) -> Result<Secret, OrderError> {
+        let name = order.record.metadata.name.clone().unwrap_or_default();
+        let authority = self.authority_secret(&name, names::SITE_CA)?;
+        let ca = part(authority, names::SITE_CA, "tls.crt")?.as_bytes().to_vec();
+        let mut secret = order.record.clone();
+        let data = secret.data.get_or_insert_default();
+        data.entry(DATA_PASSWORD.to_owned())
+            .or_insert_with(|| ByteString(rand::rng().sample_iter(Alphanumeric).take(24).collect()));
+        let password = data[DATA_PASSWORD].0.clone();
+        data.insert("ca.crt".to_owned(), ByteString(ca.clone()));
+        let claim = Claim {
+            name: name.clone(),
+            host: order.endpoint.0.clone(),
+            port: order.endpoint.1,
+            record: name,
+            generated_by: order.site_id.clone(),
+            expires: None,
+            password,
+            ca_pem: ca,
+        };
+        let annotations = secret.metadata.annotations.get_or_insert_default();
+        annotations.extend(claim.annotations(VERSION));
         secret.metadata.managed_fields = None;
         Ok(secret)
     }

@@ -13,6 +13,7 @@
 //! place (`apply`), by server-side apply. Keys are made in one place (`issue`).
 
 mod apply;
+mod claims;
 mod inject;
 mod issue;
 mod object;

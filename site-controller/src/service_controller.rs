@@ -10,11 +10,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use karez_kubernetes::{FIELD_MANAGER_SERVICE, ServiceDefinition, labels, names};
 use karez_lifecycle::Shutdown;
 use karez_net::Net;
+use karez_router_config::Mode;
 use karez_router_config::api::Status;
 use kube::{Client, ResourceExt};
 use tokio::sync::watch;
 
 use crate::apply::Applier;
+use crate::claims::{self, ClaimsServer, Denials, Redeemer};
 use crate::object::{ObjectRef, json};
 use crate::options::{RunError, ServiceControllerOptions};
 use crate::plan::router_document::read_config_map;
@@ -39,10 +41,30 @@ pub async fn run_service_controller(
     net: Net,
     shutdown: Shutdown,
 ) -> Result<(), RunError> {
-    let status = router_client::follow(client.clone(), options.namespace.clone(), net);
-    let mut controller = Controller::start(client, options, status);
+    let status = router_client::follow(client.clone(), options.namespace.clone(), net.clone());
+    let redeemer = Redeemer::new(
+        client.clone(),
+        options.namespace.clone(),
+        options.site_id.clone(),
+        net.clone(),
+    );
+    let mode = options.mode;
+    let mut controller = Controller::start(client.clone(), options, status, redeemer);
+    let claims = ClaimsServer {
+        client,
+        namespace: controller.options.namespace.clone(),
+        denials: controller.denials.clone(),
+        dirty: controller.watches.dirty.clone(),
+    };
+    let served = async {
+        match mode {
+            Mode::Interior => claims::serve(claims, net, shutdown.clone()).await,
+            Mode::Edge => std::future::pending().await,
+        }
+    };
     tokio::select! {
         () = controller.run() => Ok(()),
+        () = served => Ok(()),
         () = shutdown.triggered() => Ok(()),
     }
 }
@@ -53,6 +75,8 @@ struct Controller {
     applier: Applier,
     status: watch::Receiver<Option<Status>>,
     remotes: Remotes,
+    redeemer: Redeemer,
+    denials: Denials,
     config_maps: Store<ConfigMap>,
     secrets: Store<Secret>,
     services: Store<Service>,
@@ -67,6 +91,7 @@ impl Controller {
         client: Client,
         options: ServiceControllerOptions,
         status: watch::Receiver<Option<Status>>,
+        redeemer: Redeemer,
     ) -> Self {
         let mut watches = Watches::new(client.clone(), Some(options.namespace.clone()));
         Self {
@@ -81,6 +106,8 @@ impl Controller {
             applier: Applier::new(client, FIELD_MANAGER_SERVICE),
             status,
             remotes: Remotes::default(),
+            redeemer,
+            denials: Denials::default(),
             options,
         }
     }
@@ -120,6 +147,7 @@ impl Controller {
     async fn reconcile(&mut self) {
         let now = Timestamp::now();
         let snapshot = self.snapshot(now);
+        self.redeemer.see_to(&snapshot.tokens);
         let plan = service::plan(&snapshot, now);
         let mut failed = false;
         for object in &plan.objects {
@@ -184,6 +212,9 @@ impl Controller {
                 sync,
             },
             config_map: config_map.map(|map| (*map).clone()),
+            denials: (tokens.iter())
+                .filter_map(|secret| Some((secret.name_any(), self.denials.of(&secret.name_any(), now)?)))
+                .collect(),
             tokens,
             services_map: self
                 .config_maps

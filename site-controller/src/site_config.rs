@@ -60,12 +60,55 @@ pub(crate) struct SiteConfig {
     pub(crate) service_sync: bool,
     pub(crate) service_sync_ttl: Duration,
     pub(crate) replicas: i32,
+    pub(crate) lifetimes: Lifetimes,
+    /// How long past its end a credential can still be renewed.
+    pub(crate) renew_expired: Duration,
+    /// Whether every peer may offer addresses that others offer already.
+    pub(crate) shares_addresses: bool,
     pub(crate) router: Tuning,
     pub(crate) controller: Tuning,
     /// Labels that go to the site's pods.
     pub(crate) labels: Strings,
     /// Annotations that go to the site's pods.
     pub(crate) annotations: Strings,
+}
+
+/// How long certificates are valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lifetimes {
+    /// Of authorities.
+    pub(crate) authority: Duration,
+    /// Of what they issue.
+    pub(crate) credential: Duration,
+}
+
+impl Default for Lifetimes {
+    fn default() -> Self {
+        const FIVE_YEARS: Duration = Duration::from_secs(5 * 365 * 24 * 3600);
+        Self {
+            authority: FIVE_YEARS,
+            credential: FIVE_YEARS,
+        }
+    }
+}
+
+impl Lifetimes {
+    /// The shortest that is accepted: less cannot be renewed in time.
+    const SHORTEST: Duration = Duration::from_secs(10);
+
+    fn read(annotations: Option<&Strings>) -> Self {
+        let usual = Self::default();
+        let read =
+            |key, usual: Duration| duration(annotations, key).map_or(usual, |read| read.max(Self::SHORTEST));
+        Self {
+            authority: read(labels::AUTHORITY_LIFETIME, usual.authority),
+            credential: read(labels::CREDENTIAL_LIFETIME, usual.credential),
+        }
+    }
+}
+
+fn duration(annotations: Option<&Strings>, key: &str) -> Option<Duration> {
+    annotations?.get(key).and_then(|text| go_duration(text))
 }
 
 /// Tuning of one component.
@@ -115,6 +158,12 @@ impl SiteConfig {
                 .and_then(|text| text.parse().ok())
                 .filter(|n| *n > 0)
                 .unwrap_or(1),
+            lifetimes: Lifetimes::read(map.metadata.annotations.as_ref()),
+            renew_expired: duration(map.metadata.annotations.as_ref(), labels::RENEW_EXPIRED)
+                .unwrap_or(Duration::ZERO),
+            shares_addresses: (map.metadata.annotations.as_ref())
+                .and_then(|all| all.get(labels::ADDRESS_SHARING))
+                .is_some_and(|value| value == "any"),
             router: keys.tuning("router"),
             controller: keys.tuning("controller"),
             labels: copied(map.metadata.labels.as_ref(), map, labels::EXCLUDE_LABELS),

@@ -15,10 +15,11 @@ use kube::{Client, ResourceExt};
 use serde_json::Value;
 
 use crate::apply::{Applier, ApplyError};
-use crate::issue::Issuer;
+use crate::issue::{Issuer, OrderError};
 use crate::object::{ObjectRef, Strings, reference};
 use crate::options::{RunError, SiteControllerOptions};
 use crate::plan::{self, CertificateKind, Note, Plan};
+use crate::site_config::SiteConfig;
 use crate::snapshot::SiteSnapshot;
 use crate::watch::{Broken, Select, Store, Watches};
 use crate::{sidecar_notes, webhook};
@@ -323,7 +324,9 @@ impl Controller {
         snapshot: &SiteSnapshot,
         now: Timestamp,
     ) -> Result<(), ApplyError> {
-        let mut issuer = Issuer::new(&snapshot.secrets, now);
+        let config = snapshot.site.as_ref().map(SiteConfig::read);
+        let lifetimes = config.map(|config| config.lifetimes).unwrap_or_default();
+        let mut issuer = Issuer::new(&snapshot.secrets, now).lasting(lifetimes);
         for order in &plan.certificates {
             let secret = match issuer.certificate(order) {
                 Ok(secret) => secret,
@@ -356,16 +359,26 @@ impl Controller {
                     );
                     self.keep_fresh(secret);
                 }
-                Err(error) => {
-                    let about = reference("v1", "Secret", &order.request.metadata);
-                    let message = Chain(&error).to_string();
-                    plan.notes.push(Note {
-                        about,
-                        warning: true,
-                        reason: "TokenNotIssued",
-                        message,
-                    });
+                Err(error) => plan
+                    .notes
+                    .push(secret_note(&order.request, "TokenNotIssued", &error)),
+            }
+        }
+        for order in &plan.claims {
+            let name = order.record.name_any();
+            match issuer.claim(order) {
+                Ok(secret) => {
+                    self.applier.replace_secret(&secret).await?;
+                    tracing::info!(
+                        namespace = snapshot.namespace,
+                        claim = name,
+                        "a claim can be redeemed"
+                    );
+                    self.keep_fresh(secret);
                 }
+                Err(error) => plan
+                    .notes
+                    .push(secret_note(&order.record, "ClaimNotReady", &error)),
             }
         }
         Ok(())
@@ -375,6 +388,15 @@ impl Controller {
         let key = (secret.namespace().unwrap_or_default(), secret.name_any());
         self.look_again(key.0.clone(), FRESH);
         self.fresh.insert(key, (Instant::now(), secret));
+    }
+}
+
+fn secret_note(secret: &Secret, reason: &'static str, error: &OrderError) -> Note {
+    Note {
+        about: reference("v1", "Secret", &secret.metadata),
+        warning: true,
+        reason,
+        message: Chain(error).to_string(),
     }
 }
 

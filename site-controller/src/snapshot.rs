@@ -34,6 +34,8 @@ pub(crate) struct ServiceSnapshot {
     pub(crate) config_map: Option<ConfigMap>,
     /// Secrets with a `skupper.io/type`.
     pub(crate) tokens: Vec<Secret>,
+    /// Why records of claims were refused lately, by their name.
+    pub(crate) denials: BTreeMap<String, String>,
     /// `skupper-services` as it is.
     pub(crate) services_map: Option<ConfigMap>,
     /// All Services of the namespace, by name.

@@ -78,8 +78,8 @@ fn serves(pod: &Pod, port: &ServicePort) -> bool {
         .as_ref()
         .and_then(|all| all.get(labels::COMPONENT));
     match component.map(String::as_str) {
-        // Skupper's ports of console and claims are there for compatibility; nothing listens on them yet.
-        Some("service-controller") => return false,
+        // Skupper's port of the console is there for compatibility; nothing listens on it yet.
+        Some("service-controller") => return wanted == names::CLAIMS_PORT.to_string(),
         // The router opens a port for each address without its Deployment saying so; it has no console.
         Some("router") if protocol == "TCP" => {
             let number = wanted.parse::<u16>().unwrap_or_default();

@@ -10,6 +10,7 @@
 
 pub mod access;
 pub mod apply;
+pub mod claim;
 pub mod console;
 pub mod demo;
 pub mod diagnose;

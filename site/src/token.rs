@@ -1,4 +1,4 @@
-//! `token create` and `token inspect`.
+//! `token create --token-type cert` and `token inspect`.
 //!
 //! Creating: a connection-token-request Secret goes to the site, the site's controller fills it, and the filled
 //! Secret, without what the server added, becomes a file that the other side applies. The Secret at the issuer
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use karez_document::{Origin, yaml};
-use karez_identity::{ConnectionToken, TokenReport};
+use karez_identity::{Claim, ConnectionToken, TokenReport, TokenScope};
 use karez_kubernetes::{FIELD_MANAGER_CLI, labels, names};
 use kube::api::PostParams;
 use kube::runtime::{conditions, wait};
@@ -93,6 +93,7 @@ pub async fn create(
     client: Client,
     namespace: &str,
     name: &str,
+    scope: &TokenScope,
     file: &Path,
     timeout: Duration,
 ) -> Result<Created, CreateError> {
@@ -110,7 +111,7 @@ pub async fn create(
         field_manager: Some(FIELD_MANAGER_CLI.to_owned()),
         ..PostParams::default()
     };
-    match secrets.create(&params, &request(name)).await {
+    match secrets.create(&params, &request(name, scope)).await {
         Ok(_) => {}
         Err(kube::Error::Api(status)) if status.code == 409 => {
             return Err(CreateError::Exists {
@@ -146,7 +147,7 @@ pub async fn create(
     })
 }
 
-async fn may_issue(client: &Client, namespace: &str) -> Result<(), CreateError> {
+pub(crate) async fn may_issue(client: &Client, namespace: &str) -> Result<(), CreateError> {
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
     let failed = |source| CreateError::Api {
         what: "read the site's ConfigMap skupper-site".to_owned(),
@@ -174,10 +175,14 @@ async fn may_issue(client: &Client, namespace: &str) -> Result<(), CreateError> 
     }
 }
 
-fn request(name: &str) -> Secret {
+fn request(name: &str, scope: &TokenScope) -> Secret {
     serde_json::from_value(json!({
         "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
-        "metadata": {"name": name, "labels": {labels::TYPE: labels::TYPE_TOKEN_REQUEST}},
+        "metadata": {
+            "name": name,
+            "labels": {labels::TYPE: labels::TYPE_TOKEN_REQUEST},
+            "annotations": scope.annotations(),
+        },
     }))
     .expect("a Secret")
 }
@@ -202,8 +207,15 @@ pub fn is_filled() -> impl conditions::Condition<Secret> {
 /// A token's Secret as YAML that another cluster can take: without what its server added, and without notes on the
 /// file that asked for it.
 pub fn portable(secret: &Secret) -> String {
-    let foreign = ["karez.dev/", "kubectl.kubernetes.io/"];
-    let keep = |key: &str| !foreign.iter().any(|prefix| key.starts_with(prefix));
+    let inner = [
+        labels::SOURCE_FILE,
+        labels::SOURCE_LINE,
+        labels::CONFIG_LINE,
+        labels::CLAIM,
+        labels::SUBJECT,
+        karez_identity::ANNOTATION_USED_BY,
+    ];
+    let keep = |key: &str| !inner.contains(&key) && !key.starts_with("kubectl.kubernetes.io/");
     let annotations: BTreeMap<&String, &String> =
         secret.annotations().iter().filter(|(key, _)| keep(key)).collect();
     let data = serde_json::to_value(secret.data.clone().unwrap_or_default()).expect("base64 texts");
@@ -252,15 +264,14 @@ pub enum InspectError {
     /// The file is no Secret.
     #[error("{0}")]
     NotASecret(String),
-    /// The Secret is a claim.
-    #[error(
-        "{path}: Secret {name} is a claim, a right to fetch a token; claims are not understood yet. Ask for a certificate token: `skupper token create --token-type cert`, or `karez token create`"
-    )]
+    /// The Secret is a claim, and a damaged one.
+    #[error("{path}: {source}")]
     Claim {
         /// The file.
         path: PathBuf,
-        /// The Secret.
-        name: String,
+        /// What is wrong.
+        #[source]
+        source: karez_identity::ClaimError,
     },
     /// The Secret is a request that nothing has filled.
     #[error(
@@ -329,7 +340,24 @@ pub struct Inspected {
 ///
 /// # Errors
 /// When the file holds no token, or the issuer cannot be asked.
-pub async fn inspect(file: &Path, issuer: Option<(Client, String)>) -> Result<Inspected, InspectError> {
+pub async fn inspect(file: &Path, issuer: Option<(Client, String)>) -> Result<Shown, InspectError> {
+    let (name, secret) = open(file)?;
+    if secret
+        .labels()
+        .get(labels::TYPE)
+        .is_some_and(|kind| kind == labels::TYPE_CLAIM)
+    {
+        let claim = Claim::from_secret_parts(&name, secret.annotations(), &bytes(&secret));
+        let claim = claim.map_err(|source| InspectError::Claim {
+            path: file.to_owned(),
+            source,
+        })?;
+        return Ok(Shown::Claim(ShownClaim::of(
+            &claim,
+            &secret,
+            jiff::Timestamp::now(),
+        )));
+    }
     let token = read(file)?;
     let report =
         karez_identity::inspect(&token, jiff::Timestamp::now()).map_err(|source| InspectError::Facts {
@@ -340,7 +368,7 @@ pub async fn inspect(file: &Path, issuer: Option<(Client, String)>) -> Result<In
         None => Standing::NotAsked,
         Some((client, namespace)) => ask(client, &namespace, &token).await?,
     };
-    Ok(Inspected { report, standing })
+    Ok(Shown::Token(Box::new(Inspected { report, standing })))
 }
 
 async fn ask(client: Client, namespace: &str, token: &ConnectionToken) -> Result<Standing, InspectError> {
@@ -368,29 +396,37 @@ async fn ask(client: Client, namespace: &str, token: &ConnectionToken) -> Result
     Ok(if held { Standing::Held } else { Standing::Revoked })
 }
 
-fn read(file: &Path) -> Result<ConnectionToken, InspectError> {
-    let path = || file.to_owned();
-    let text = std::fs::read_to_string(file).map_err(|source| InspectError::Read { path: path(), source })?;
+fn open(file: &Path) -> Result<(String, Secret), InspectError> {
+    let text = std::fs::read_to_string(file).map_err(|source| InspectError::Read {
+        path: file.to_owned(),
+        source,
+    })?;
     let secret = secret(file, &text)?;
-    let name = secret.name_any();
-    match secret.labels().get(labels::TYPE).map(String::as_str) {
-        Some(labels::TYPE_CLAIM) => return Err(InspectError::Claim { path: path(), name }),
-        Some(labels::TYPE_TOKEN_REQUEST) => return Err(InspectError::Request { path: path(), name }),
-        _ => {}
+    Ok((secret.name_any(), secret))
+}
+
+fn bytes(secret: &Secret) -> BTreeMap<String, Vec<u8>> {
+    let data = secret.data.iter().flatten();
+    data.map(|(key, value)| (key.clone(), value.0.clone())).collect()
+}
+
+/// Reads a token's file.
+///
+/// # Errors
+/// When the file holds no token that can be used.
+pub fn read(file: &Path) -> Result<ConnectionToken, InspectError> {
+    let path = || file.to_owned();
+    let (name, secret) = open(file)?;
+    let kind = secret.labels().get(labels::TYPE);
+    if kind.is_some_and(|kind| kind == labels::TYPE_TOKEN_REQUEST) {
+        return Err(InspectError::Request { path: path(), name });
     }
-    let data = secret
-        .data
-        .clone()
-        .unwrap_or_default()
-        .into_iter()
-        .map(|(key, value)| (key, value.0))
-        .collect();
-    ConnectionToken::from_secret_parts(&name, secret.labels(), secret.annotations(), &data)
+    ConnectionToken::from_secret_parts(&name, secret.labels(), secret.annotations(), &bytes(&secret))
         .map_err(|source| InspectError::Token { path: path(), source })
 }
 
 /// The first Secret of a file.
-fn secret(file: &Path, text: &str) -> Result<Secret, InspectError> {
+pub(crate) fn secret(file: &Path, text: &str) -> Result<Secret, InspectError> {
     let shown = file.display().to_string();
     let nodes = yaml::parse(text, &Origin::file(&*shown))
         .map_err(|diagnosis| InspectError::NotASecret(diagnosis.to_string()))?;
@@ -406,6 +442,87 @@ fn secret(file: &Path, text: &str) -> Result<Secret, InspectError> {
             node.place()
         ))
     })
+}
+
+/// What a file holds.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum Shown {
+    /// A token.
+    Token(Box<Inspected>),
+    /// A right to fetch one.
+    Claim(ShownClaim),
+}
+
+impl Shown {
+    /// Whether it can be used now, as far as is known.
+    pub fn usable(&self) -> bool {
+        match self {
+            Self::Token(token) => token.usable(),
+            Self::Claim(claim) => claim.problems.is_empty(),
+        }
+    }
+
+    /// The text for people.
+    pub fn render(&self) -> String {
+        match self {
+            Self::Token(token) => token.render(),
+            Self::Claim(claim) => claim.render(),
+        }
+    }
+}
+
+/// A claim as it is shown, without its password.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShownClaim {
+    /// Its name.
+    pub name: String,
+    /// Where it is redeemed.
+    pub claim: String,
+    /// The site that honours it.
+    pub issuer_site: String,
+    /// Its end.
+    pub expires: Option<jiff::Timestamp>,
+    /// Why it cannot be redeemed.
+    pub problems: Vec<String>,
+}
+
+impl ShownClaim {
+    fn of(claim: &Claim, secret: &Secret, now: jiff::Timestamp) -> Self {
+        let mut problems = Vec::new();
+        if let Some(end) = claim.expires.filter(|end| *end <= now) {
+            problems.push(format!("the claim expired on {end}: ask its site for a new one"));
+        }
+        problems.extend(secret.annotations().get(labels::CLAIM_STATUS).cloned());
+        Self {
+            name: claim.name.clone(),
+            claim: claim.url(),
+            issuer_site: claim.generated_by.clone(),
+            expires: claim.expires,
+            problems,
+        }
+    }
+
+    fn render(&self) -> String {
+        let until = self
+            .expires
+            .map_or_else(|| "without end".to_owned(), |end| end.to_string());
+        let mut text = format!(
+            "{:<22} {}\n{:<22} {} (a claim: the site that gets it fetches its token there)\n{:<22} {}\n{:<22} {until}\n",
+            "name:",
+            self.name,
+            "redeemed at:",
+            self.claim,
+            "issued by site:",
+            self.issuer_site,
+            "valid until:"
+        );
+        for problem in &self.problems {
+            text.push_str(&format!("{:<22} {problem}\n", "problem:"));
+        }
+        text
+    }
 }
 
 impl Inspected {
@@ -436,6 +553,23 @@ impl Inspected {
         line("valid:", &format!("{from} to {until}"));
         line("signed by authority:", yes(report.signed_by_authority));
         line("key matches:", yes(report.key_matches));
+        let list = |all: &Option<Vec<String>>, absent: &str| match all {
+            None => absent.to_owned(),
+            Some(all) if all.is_empty() => "nothing".to_owned(),
+            Some(all) => all.join(", "),
+        };
+        let scope = &report.scope;
+        line("may reach:", &list(&scope.reach, "all that is exposed"));
+        line("may offer:", &list(&scope.offer, "what nobody else offers"));
+        if let Some(end) = scope.expires {
+            line("token ends:", &end.to_string());
+        }
+        if let Some(uses) = scope.uses {
+            line("sites that may use it:", &uses.to_string());
+        }
+        if let Some(role) = &scope.role {
+            line("only for links:", role);
+        }
         line("standing:", standing);
         for problem in &report.problems {
             line("problem:", problem);
@@ -450,7 +584,7 @@ mod tests {
     use k8s_openapi::ByteString;
 
     fn filled() -> Secret {
-        let mut secret = request("edge-link");
+        let mut secret = request("edge-link", &TokenScope::default());
         secret
             .labels_mut()
             .insert(labels::TYPE.into(), labels::TYPE_TOKEN.into());
@@ -481,21 +615,6 @@ mod tests {
     fn only_a_filled_secret_is_a_token() {
         use conditions::Condition as _;
         assert!(is_filled().matches_object(Some(&filled())));
-        assert!(!is_filled().matches_object(Some(&request("x"))));
-    }
-
-    #[test]
-    fn a_claim_is_not_understood_yet() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("claim.yaml");
-        let text =
-            "apiVersion: v1\nkind: Secret\nmetadata:\n  name: c\n  labels: {skupper.io/type: token-claim}\n";
-        write_private(&file, text).unwrap();
-        assert!(
-            read(&file)
-                .unwrap_err()
-                .to_string()
-                .contains("not understood yet")
-        );
+        assert!(!is_filled().matches_object(Some(&request("x", &TokenScope::default()))));
     }
 }

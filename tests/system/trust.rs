@@ -51,6 +51,16 @@ pub(crate) fn trials() -> Vec<Trial> {
             &[],
             made_by_the_command,
         ),
+        trial(
+            "trust::a_claim_is_redeemed_once_and_its_token_goes_with_the_record",
+            &[],
+            claim_redeemed_once,
+        ),
+        trial(
+            "trust::a_claim_that_does_not_hold_is_refused_on_both_sides",
+            &[],
+            claim_refused,
+        ),
     ]
 }
 
@@ -199,6 +209,7 @@ fn token_without_key(stage: &Stage) -> Outcome {
     inspect_says(stage, &token, &["tls.key"])?;
     save(&token, &meeting.edge.manifests.join("90-token.yaml"))?;
     meeting.edge.wait_output("tls.key is missing", 45)?;
+    meeting.edge.wait_link(stage, "tls.key is missing", 15)?;
     // The mend takes effect without a restart.
     save(&meeting.token, &meeting.edge.manifests.join("90-token.yaml"))?;
     meeting
@@ -290,20 +301,21 @@ fn made_by_the_command(stage: &Stage) -> Outcome {
     public.cluster()?;
     let file = edge.manifests.join("90-token.yaml");
     let path = file.to_str().context("a path is text")?;
-    public.karez(stage, &["token", "create", path, "--name", "hand-made"])?;
+    let create = [
+        "token",
+        "create",
+        path,
+        "--name",
+        "hand-made",
+        "--token-type",
+        "cert",
+    ];
+    public.karez(stage, &create)?;
     edge.wait_link(stage, "Link hand-made is active", 45)?;
     let good = public.karez_output(stage, &["token", "inspect", path])?;
     ensure!(
         good.status.success(),
         "karez token inspect of a good token: {good:?}"
-    );
-    let claim_path = stage.path("claim.yaml");
-    let claim_path = claim_path.to_str().context("a path is text")?;
-    let claim = public.karez_output(stage, &["token", "create", claim_path, "--token-type", "claim"])?;
-    let said = String::from_utf8_lossy(&claim.stderr).into_owned();
-    ensure!(
-        !claim.status.success() && said.contains("not yet"),
-        "a claim: {said}"
     );
     public
         .cluster()?
@@ -316,5 +328,85 @@ fn made_by_the_command(stage: &Stage) -> Outcome {
         !revoked.status.success() && said.to_lowercase().contains("revoked"),
         "karez token inspect of a revoked token: {said}"
     );
+    Ok(())
+}
+
+/// A claim of the public site as its file's content.
+fn claim(stage: &Stage, public: &Site, name: &str, further: &[&str]) -> Outcome<Value> {
+    public.cluster()?;
+    let file = stage.path(format!("{name}.yaml"));
+    let path = file.to_str().context("a path is text")?;
+    public.karez(
+        stage,
+        &[&["token", "create", path, "--name", name], further].concat(),
+    )?;
+    let secret = serde_saphyr::from_str(&std::fs::read_to_string(&file)?)?;
+    Ok(secret)
+}
+
+fn claim_redeemed_once(stage: &Stage) -> Outcome {
+    let (public, edge) = plain_sites(stage)?;
+    let public = Site::start(stage, "public", &public)?;
+    let edge = Site::start(stage, "edge", &edge)?;
+    let claim = claim(stage, &public, "invited", &[])?;
+    let url = text(&claim, "/metadata/annotations/skupper.io~1url");
+    ensure!(
+        url.starts_with("https://") && url.ends_with(":8081/invited"),
+        "{claim}"
+    );
+    ensure!(claim["data"].get("tls.key").is_none(), "a claim holds no key");
+    save(&claim, &edge.manifests.join("90-claim.yaml"))?;
+    edge.wait_link(stage, "Link invited is active", 60)?;
+    let record = "/api/v1/namespaces/default/secrets/invited";
+    let left = public.cluster()?.wait(record, 10)?;
+    let remaining = text(&left, "/metadata/annotations/skupper.io~1claims-remaining");
+    ensure!(remaining == "0", "claims left: {left}");
+
+    // The same claim again, under another name: it is used up, and both sides say so.
+    let mut again = claim.clone();
+    again["metadata"]["name"] = json!("again");
+    save(&again, &edge.manifests.join("91-again.yaml"))?;
+    edge.wait_link(
+        stage,
+        "Link again not active (Failed to redeem claim: 404 No such claim)",
+        45,
+    )?;
+    public.wait_output("used up", 30)?;
+    edge.wait_link(stage, "Link invited is active", 10)?;
+
+    public.cluster()?.delete(record)?;
+    edge.wait_link(stage, "Link invited not active", 30)?;
+    Ok(())
+}
+
+fn claim_refused(stage: &Stage) -> Outcome {
+    let (public, edge) = plain_sites(stage)?;
+    let public = Site::start(stage, "public", &public)?;
+    let edge = Site::start(stage, "edge", &edge)?;
+    let mut wrong = claim(stage, &public, "wrong", &["--uses", "5"])?;
+    wrong["data"]["password"] = json!(BASE64.encode("guessed"));
+    save(&wrong, &edge.manifests.join("90-wrong.yaml"))?;
+    edge.wait_link(
+        stage,
+        "Link wrong not active (Failed to redeem claim: 403 Claim refused)",
+        45,
+    )?;
+    public.wait_output("wrong password", 30)?;
+
+    let late = claim(stage, &public, "late", &["--expiry", "1ms"])?;
+    save(&late, &edge.manifests.join("91-late.yaml"))?;
+    edge.wait_link(
+        stage,
+        "Link late not active (Failed to redeem claim: 404 No such claim)",
+        45,
+    )?;
+    public.wait_output("expired", 30)?;
+
+    // Whoever is not the claim's site learns no password.
+    let mut other = claim(stage, &public, "other", &[])?;
+    let authority = Authority::new("another", Timestamp::now(), Duration::from_secs(3600))?;
+    other["data"]["ca.crt"] = json!(BASE64.encode(authority.certificate_pem()));
+    save(&other, &edge.manifests.join("92-other.yaml"))?;
+    edge.wait_link(stage, "the claims server is not the claim's site", 45)?;
     Ok(())
 }

@@ -3,11 +3,15 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use karez_site::claim::{self, ClaimOptions, Scope};
 use karez_site::token;
 
 use super::{connect, names_target};
 use crate::args::{TokenCommand, TokenCreateArgs, TokenInspectArgs, TokenType};
 use crate::output::print;
+
+/// How long a claim can be redeemed when nothing is said, as Skupper has it.
+const CLAIM_EXPIRY: Duration = Duration::from_secs(15 * 60);
 
 pub(super) async fn run(command: TokenCommand) -> anyhow::Result<ExitCode> {
     match command {
@@ -17,15 +21,38 @@ pub(super) async fn run(command: TokenCommand) -> anyhow::Result<ExitCode> {
 }
 
 async fn create(args: TokenCreateArgs) -> anyhow::Result<ExitCode> {
-    if args.token_type == TokenType::Claim {
-        anyhow::bail!(
-            "claims: not yet; leave --token-type out, or write --token-type cert, for a certificate token"
-        );
-    }
     let (client, namespace) = connect(&args.target).await?;
     let timeout = Duration::from_secs(args.timeout);
-    let created = token::create(client, &namespace, &args.name, &args.file, timeout).await?;
-    println!("Connection token written to {} ", args.file.display());
+    let list = |all: Option<Vec<String>>| -> Option<Vec<String>> {
+        Some(all?.into_iter().filter(|one| !one.is_empty()).collect())
+    };
+    let scope = Scope {
+        reach: list(args.reach),
+        offer: list(args.offer),
+        role: args.role,
+        ..Scope::default()
+    };
+    let created = match args.token_type {
+        TokenType::Cert => {
+            let scope = claim::limited(scope, args.expiry, args.uses);
+            let name = args.name.as_deref().unwrap_or("skupper");
+            let created = token::create(client, &namespace, name, &scope, &args.file, timeout).await?;
+            println!("Connection token written to {} ", args.file.display());
+            created
+        }
+        TokenType::Claim => {
+            let options = ClaimOptions {
+                name: args.name,
+                password: args.password,
+                expiry: args.expiry.unwrap_or(CLAIM_EXPIRY),
+                uses: args.uses.unwrap_or(1),
+                scope,
+            };
+            let created = claim::create(client, &namespace, &options, &args.file, timeout).await?;
+            println!("Token written to {} ", args.file.display());
+            created
+        }
+    };
     if created.local_only {
         println!("(Note: token will only be valid for local cluster)");
     }

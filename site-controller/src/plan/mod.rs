@@ -30,6 +30,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::Value;
@@ -47,6 +48,10 @@ pub(crate) struct Plan {
     pub(crate) certificates: Vec<CertificateOrder>,
     /// Token requests to answer.
     pub(crate) tokens: Vec<TokenOrder>,
+    /// Records of claims to complete.
+    pub(crate) claims: Vec<ClaimOrder>,
+    /// When to plan again although nothing changed: a certificate is to be renewed then.
+    pub(crate) again_at: Option<Timestamp>,
     /// Statuses to apply (`apiVersion`, `kind`, `metadata`, `status`).
     pub(crate) statuses: Vec<Value>,
     /// What the user should know, as Events.
@@ -60,8 +65,17 @@ impl Plan {
         self.deletions.extend(other.deletions);
         self.certificates.extend(other.certificates);
         self.tokens.extend(other.tokens);
+        self.claims.extend(other.claims);
+        if let Some(at) = other.again_at {
+            self.again(at);
+        }
         self.statuses.extend(other.statuses);
         self.notes.extend(other.notes);
+    }
+
+    /// Asks to be planned again at a time, if not earlier.
+    pub(crate) fn again(&mut self, at: Timestamp) {
+        self.again_at = Some(self.again_at.map_or(at, |earlier| earlier.min(at)));
     }
 
     /// Plans the deletion of those live objects that are not planned.
@@ -138,6 +152,17 @@ pub(crate) struct TokenOrder {
     pub(crate) inter_router: (String, u16),
     /// Where edges dial.
     pub(crate) edge: (String, u16),
+}
+
+/// A claim's record that lacks what its holder needs.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ClaimOrder {
+    /// The record as it is now.
+    pub(crate) record: Secret,
+    /// The issuing site.
+    pub(crate) site_id: String,
+    /// Where it is redeemed.
+    pub(crate) endpoint: (String, u16),
 }
 
 /// Something to tell the user about an object.

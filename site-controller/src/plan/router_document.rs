@@ -11,6 +11,7 @@ use karez_router_config as router;
 use karez_router_config::{Mode, Role, RouterDocument};
 use serde_json::Value;
 
+use super::certificates::annotation;
 use super::expose::original_selector;
 use super::{Note, tokens};
 use crate::object::{Strings, json, meta, reference, strings};
@@ -35,7 +36,11 @@ pub(crate) fn credentials<'a>(
     let mut found = Credentials::default();
     for secret in secrets {
         let read = match tokens::kind(secret) {
-            Some(labels::TYPE_TOKEN | labels::TYPE_CLAIM) => read(secret),
+            Some(labels::TYPE_TOKEN) => read(secret),
+            Some(labels::TYPE_CLAIM) => {
+                found.claim(secret);
+                continue;
+            }
             _ => continue,
         };
         match read {
@@ -72,6 +77,18 @@ impl Credentials {
             reason,
             message,
         });
+    }
+
+    /// A claim is no link yet; why it is not redeemed is worth telling.
+    fn claim(&mut self, secret: &Secret) {
+        if let Some(status) = annotation(secret, labels::CLAIM_STATUS) {
+            let mend = if annotation(secret, labels::CLAIM_LAST_FAILED).is_some() {
+                "ask its site for a new one"
+            } else {
+                "trying again"
+            };
+            self.warn(secret, "ClaimNotRedeemed", format!("{status}; {mend}"));
+        }
     }
 
     fn issued(&mut self, secret: &Secret, token: &ConnectionToken) {

@@ -8,10 +8,23 @@ use karez_kubernetes::names;
 use super::router_document::{add_services, config_map, credentials, site_document};
 use super::site::owner;
 use super::tokens::reachable;
-use super::{Plan, addresses, network, router_notes};
-use crate::object::json;
+use super::{Note, Plan, addresses, network, router_notes};
+use crate::object::{json, reference};
 use crate::site_config::SiteConfig;
 use crate::snapshot::ServiceSnapshot;
+
+/// Claims that somebody asked for in vain.
+fn denials(snapshot: &ServiceSnapshot) -> impl Iterator<Item = Note> {
+    snapshot.tokens.iter().filter_map(|secret| {
+        let reason = snapshot.denials.get(secret.metadata.name.as_ref()?)?;
+        Some(Note {
+            about: reference("v1", "Secret", &secret.metadata),
+            warning: true,
+            reason: "ClaimRefused",
+            message: format!("a site that asked for this claim was refused: {reason}"),
+        })
+    })
+}
 
 /// Plans a site: the router's document, stored definitions, address Services, the network's status.
 pub(crate) fn plan(snapshot: &ServiceSnapshot, now: Timestamp) -> Plan {
@@ -57,6 +70,7 @@ pub(crate) fn plan(snapshot: &ServiceSnapshot, now: Timestamp) -> Plan {
     plan.objects
         .push(network::config_map(&status, namespace, Some(&owner)));
     plan.notes.extend(credentials.notes);
+    plan.notes.extend(denials(snapshot));
     plan.notes.extend(definitions.notes);
     plan.notes.extend(router_notes::notes(snapshot));
     plan

@@ -67,6 +67,7 @@ pub(crate) fn plan(snapshot: &SiteSnapshot, now: Timestamp) -> Plan {
         plan.objects.push(sasl_config(&config, &owner));
     }
     tokens::plan(&config, &site_id, snapshot, &mut plan);
+    tokens::claims(&config, &site_id, snapshot, &mut plan);
     if !config.service_controller {
         router_document(&config, &site_id, snapshot, &owner, now, &mut plan);
     }

@@ -388,8 +388,9 @@ fn router_rules() -> Vec<PolicyRule> {
 fn controller_rules() -> Vec<PolicyRule> {
     let write = &["get", "list", "watch", "create", "update", "patch", "delete"];
     vec![
-        rule("", &["configmaps", "services"], write),
-        rule("", &["secrets", "pods"], READ),
+        // Secrets: it redeems claims, counts redemptions, and keeps renewed credentials.
+        rule("", &["configmaps", "services", "secrets"], write),
+        rule("", &["pods"], READ),
         rule("", &["events"], &["list", "create", "patch", "delete"]),
         rule("apps", &["deployments", "statefulsets", "daemonsets"], READ),
     ]

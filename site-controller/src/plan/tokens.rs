@@ -3,7 +3,8 @@
 use k8s_openapi::api::core::v1::{Secret, Service};
 use karez_kubernetes::{labels, names};
 
-use super::{Note, Plan, TokenOrder};
+use super::certificates::{annotation, bytes};
+use super::{ClaimOrder, Note, Plan, TokenOrder};
 use crate::object::reference;
 use crate::site_config::{Ingress, SiteConfig};
 use crate::snapshot::SiteSnapshot;
@@ -38,6 +39,22 @@ pub(crate) fn reachable(config: &SiteConfig, router: Option<&Service>) -> Option
         Ingress::None | Ingress::Unsupported(_) => {
             let host = format!("{}.{}", names::ROUTER, config.namespace);
             both(&host, names::INTER_ROUTER_PORT, names::EDGE_PORT)
+        }
+    }
+}
+
+/// Where claims are redeemed, or `None` while their Service has no address.
+pub(crate) fn claims_endpoint(config: &SiteConfig, controller: Option<&Service>) -> Option<(String, u16)> {
+    match &config.console_ingress {
+        Ingress::LoadBalancer => {
+            let hosts = controller.map(external_hosts).unwrap_or_default();
+            Some((hosts.first()?.clone(), names::CLAIMS_PORT))
+        }
+        Ingress::NodePort if config.ingress_host.is_empty() => None,
+        Ingress::NodePort => Some((config.ingress_host.clone(), node_port(controller?, "claims")?)),
+        Ingress::None | Ingress::Unsupported(_) => {
+            let host = format!("{}.{}", names::CONTROLLER_SERVICE, config.namespace);
+            Some((host, names::CLAIMS_PORT))
         }
     }
 }
@@ -106,6 +123,50 @@ pub(crate) fn plan(config: &SiteConfig, site_id: &str, snapshot: &SiteSnapshot, 
             )),
         }
     }
+}
+
+/// Adds what is to be done about the namespace's records of claims.
+pub(crate) fn claims(config: &SiteConfig, site_id: &str, snapshot: &SiteSnapshot, plan: &mut Plan) {
+    let records = snapshot
+        .secrets
+        .values()
+        .filter(|secret| kind(secret) == Some(labels::TYPE_CLAIM_RECORD));
+    for record in records {
+        let note = |warning, reason, message: &str| Note {
+            about: reference("v1", "Secret", &record.metadata),
+            warning,
+            reason,
+            message: message.to_owned(),
+        };
+        if config.edge || !config.service_controller {
+            let message = "Edge configuration cannot accept connections, and without service-controller nobody \
+                           serves claims: make it at an interior site that has one";
+            plan.notes.push(note(true, "ClaimRefused", message));
+            continue;
+        }
+        let Some(endpoint) = claims_endpoint(config, snapshot.services.get(names::CONTROLLER_SERVICE)) else {
+            let message = "waiting until Service skupper has an address by which other sites reach this one";
+            plan.notes.push(note(false, "ClaimWaits", message));
+            continue;
+        };
+        if !is_complete(record, &endpoint, snapshot) {
+            plan.claims.push(ClaimOrder {
+                record: record.clone(),
+                site_id: site_id.to_owned(),
+                endpoint,
+            });
+        }
+    }
+}
+
+/// Whether the record says where it is redeemed and whom its holder is to believe.
+fn is_complete(record: &Secret, endpoint: &(String, u16), snapshot: &SiteSnapshot) -> bool {
+    let url =
+        annotation(record, karez_identity::ANNOTATION_URL).and_then(|url| karez_identity::split_url(url));
+    let authority = snapshot.secrets.get(names::SITE_CA);
+    url.is_some_and(|(host, port, _)| (&host, port) == (&endpoint.0, endpoint.1))
+        && bytes(record, karez_identity::DATA_PASSWORD).is_some()
+        && authority.is_none_or(|authority| bytes(record, "ca.crt") == bytes(authority, "tls.crt"))
 }
 
 /// The value of `skupper.io/type`.

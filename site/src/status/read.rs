@@ -7,10 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
+use karez_identity::ConnectionToken;
 use karez_kubernetes as kubernetes;
 use karez_kubernetes::{labels, names};
 use kube::api::ListParams;
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
 
 use super::{
     LinkStatus, LinkedSite, NetworkService, NetworkStatus, NetworkTarget, ServiceStatus, ServiceTarget,
@@ -139,7 +140,13 @@ impl Reader {
         let site = self.site().await?;
         let id = site.metadata.uid.clone().unwrap_or_default();
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
-        let params = ListParams::default().labels(&format!("{}={}", labels::TYPE, labels::TYPE_TOKEN));
+        let kinds = format!(
+            "{} in ({},{})",
+            labels::TYPE,
+            labels::TYPE_TOKEN,
+            labels::TYPE_CLAIM
+        );
+        let params = ListParams::default().labels(&kinds);
         let tokens = api.list(&params).await.map_err(self.failed("Secrets"))?;
         let document = self.document().await?;
         let edge = mode(&site) == "edge";
@@ -287,7 +294,13 @@ fn link(token: &Secret, edge: bool, document: &kubernetes::NetworkStatus) -> Lin
     let record = local_links(document).find(|link| link.direction == "outgoing" && link.name == name);
     let peer = record.map(|link| link.peer_site.as_str()).unwrap_or_default();
     LinkStatus {
-        peer: format!("{}:{}", annotation(token, host), annotation(token, port)),
+        peer: match (
+            annotation(token, host),
+            annotation(token, karez_identity::ANNOTATION_URL),
+        ) {
+            ("", url) => url.to_owned(),
+            (host, _) => format!("{host}:{}", annotation(token, port)),
+        },
         site: site_names(document)
             .get(peer)
             .copied()
@@ -295,9 +308,41 @@ fn link(token: &Secret, edge: bool, document: &kubernetes::NetworkStatus) -> Lin
             .to_owned(),
         cost: annotation(token, labels::COST).parse().unwrap_or(1),
         active: record.is_some_and(|link| link.state == "active"),
-        description: record.map(|link| link.error.clone()).unwrap_or_default(),
+        description: record
+            .map(|link| link.error.clone())
+            .filter(|error| !error.is_empty())
+            .or_else(|| unusable(token))
+            .unwrap_or_default(),
         name,
     }
+}
+
+/// Why no link is made from a Secret: a claim that is not redeemed, a token that lacks a part.
+fn unusable(secret: &Secret) -> Option<String> {
+    if secret
+        .labels()
+        .get(labels::TYPE)
+        .is_some_and(|kind| kind == labels::TYPE_CLAIM)
+    {
+        let status = annotation(secret, labels::CLAIM_STATUS);
+        return Some(
+            if status.is_empty() {
+                "the claim is being redeemed"
+            } else {
+                status
+            }
+            .to_owned(),
+        );
+    }
+    let data = secret.data.iter().flatten();
+    let data = data.map(|(key, value)| (key.clone(), value.0.clone())).collect();
+    let read = ConnectionToken::from_secret_parts(
+        secret.metadata.name.as_deref().unwrap_or_default(),
+        secret.labels(),
+        secret.annotations(),
+        &data,
+    );
+    read.err().map(|error| error.to_string())
 }
 
 fn local_links(document: &kubernetes::NetworkStatus) -> impl Iterator<Item = &kubernetes::LinkRecord> {
@@ -496,7 +541,6 @@ fn unserved(service: &Service) -> Vec<UnservedPort> {
     let reason = match name {
         names::CONTROLLER_SERVICE => |port: u16| match port {
             names::CONSOLE_PORT => Some("the console is not part of this version"),
-            names::CLAIMS_PORT => Some("claims are not part of this version; use certificate tokens"),
             _ => None,
         },
         names::ROUTER_CONSOLE => |_| Some("the router's console is not part of this version"),
