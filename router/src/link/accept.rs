@@ -140,8 +140,8 @@ fn bind(shared: &Shared, config: &AcceptConfig, material: &TlsMaterial) -> Resul
             .any(|address| address.ip() == external || address.ip().is_unspecified())
     {
         let port = bound.first().map_or(config.port, SocketAddr::port);
-        let outside = endpoint(&external.to_string(), port);
-        sockets.extend(shared.net.bind_udp(&outside).map_err(|error| error.to_string())?);
+        let outside = shared.net.bind_udp_at(SocketAddr::new(external, port));
+        sockets.push(outside.map_err(|error| error.to_string())?);
     }
     let made = sockets
         .into_iter()
