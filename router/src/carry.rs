@@ -7,24 +7,22 @@
 //!
 //! Nothing is buffered beyond one read and what the transport's flow control allows.
 
+use std::future::poll_fn;
 use std::io;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_util::sync::CancellationToken;
 
+use crate::buffer::ReadBuffer;
 use crate::link::{RESET_CODE, RecvStream, SendStream, Stream};
 use crate::metrics::Ending;
 use crate::record::ConnectionRecord;
 
-/// What one read from a socket may take.
-const READ: usize = 64 * 1024;
-/// When less than this is left of a buffer, the next read gets a fresh one.
-const LEFT: usize = 8 * 1024;
 /// Chunks taken from a stream at once: one system call writes them all.
 const CHUNKS: usize = 32;
 
@@ -35,7 +33,10 @@ pub(crate) struct End {
 }
 
 enum Source {
-    Socket { socket: OwnedReadHalf, buffer: BytesMut },
+    Socket {
+        socket: OwnedReadHalf,
+        buffer: ReadBuffer,
+    },
     Stream(RecvStream),
 }
 
@@ -58,7 +59,7 @@ impl From<TcpStream> for End {
         Self {
             source: Source::Socket {
                 socket: read,
-                buffer: BytesMut::new(),
+                buffer: ReadBuffer::default(),
             },
             sink: Sink::Socket(write),
         }
@@ -181,12 +182,8 @@ impl Source {
     async fn read(&mut self, chunks: &mut [Bytes]) -> io::Result<usize> {
         match self {
             Self::Socket { socket, buffer } => {
-                if buffer.capacity() < LEFT {
-                    buffer.reserve(READ);
-                }
-                let read = socket.read_buf(buffer).await?;
-                chunks[0] = buffer.split().freeze();
-                Ok(usize::from(read > 0))
+                chunks[0] = poll_fn(|context| buffer.poll_read(socket, context)).await?;
+                Ok(usize::from(!chunks[0].is_empty()))
             }
             Self::Stream(stream) => Ok(stream.read_chunks(chunks).await?.unwrap_or(0)),
         }

@@ -12,6 +12,7 @@
 //!
 //! Every bad document leaves what runs running, and is reported in the log, the status and the metrics.
 
+mod buffer;
 mod carry;
 mod connector;
 mod link;

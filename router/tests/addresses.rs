@@ -76,6 +76,7 @@ async fn near_and_far(near: ConnectorSection, far: ConnectorSection) -> (Site, S
             port: public.port().await.port(),
             cost,
             tls: name,
+            ..karez_router_config::LinkSection::default()
         });
         sites.push(public);
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::api::SiteIdentity;
-use crate::document::{Mode, Role};
+use crate::document::{Congestion, Mode, Role, Transport};
 
 /// What a router is to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +75,10 @@ pub struct AcceptConfig {
     pub port: u16,
     /// The TLS profile.
     pub tls: String,
+    /// Which transports it takes.
+    pub transport: Transport,
+    /// How QUIC finds out what the path takes.
+    pub congestion: Congestion,
 }
 
 /// Admitted client certificates.
@@ -122,6 +126,28 @@ pub struct LinkConfig {
     pub cost: u32,
     /// The TLS profile.
     pub tls: String,
+    /// Which transport carries it.
+    pub transport: Transport,
+    /// How QUIC finds out what the path takes.
+    pub congestion: Congestion,
+    /// QUIC connections that it may have.
+    pub connections: u16,
+    /// The HTTP proxy that TLS goes through.
+    pub proxy: ProxyChoice,
+    /// The server name sent over TLS.
+    pub server_name: Option<String>,
+}
+
+/// Which HTTP proxy to go through.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ProxyChoice {
+    /// What `HTTPS_PROXY` and `NO_PROXY` say.
+    #[default]
+    Environment,
+    /// None.
+    None,
+    /// This URL.
+    Url(String),
 }
 
 /// The local API.

@@ -84,10 +84,11 @@ pub enum Mode {
 }
 
 /// What kind of link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
     /// Between interior routers.
+    #[default]
     InterRouter,
     /// From an edge router to an interior one.
     Edge,
@@ -140,7 +141,7 @@ pub struct TlsSection {
 }
 
 /// Where peers may link to us.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AcceptSection {
     /// Its name.
@@ -150,10 +151,56 @@ pub struct AcceptSection {
     /// The address to bind.
     #[serde(default = "any_address")]
     pub host: String,
-    /// The UDP port to bind.
+    /// The port to bind: UDP for QUIC, and TCP for TLS on the same number.
     pub port: u16,
     /// The TLS profile that it proves itself with.
     pub tls: String,
+    /// Which transports it takes; both when absent.
+    #[serde(default, skip_serializing_if = "Transport::is_auto")]
+    pub transport: Transport,
+    /// How QUIC finds out what the path takes.
+    #[serde(default, skip_serializing_if = "Congestion::is_cubic")]
+    pub congestion: Congestion,
+}
+
+/// Which transport carries a link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// Whichever comes up and does better.
+    #[default]
+    Auto,
+    /// QUIC over UDP, nothing else.
+    Quic,
+    /// TLS over TCP, nothing else.
+    Tls,
+}
+
+impl Transport {
+    /// Whether the router chooses.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    pub fn is_auto(&self) -> bool {
+        *self == Self::Auto
+    }
+}
+
+/// How QUIC finds out what the path takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Congestion {
+    /// By loss: best on clean and local paths.
+    #[default]
+    Cubic,
+    /// By measured bandwidth and round trip: best where packets are lost at random.
+    Bbr,
+}
+
+impl Congestion {
+    /// Whether it is what is used unless said otherwise.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    pub fn is_cubic(&self) -> bool {
+        *self == Self::Cubic
+    }
 }
 
 /// A client certificate that may link to us.
@@ -169,7 +216,7 @@ pub struct TokenSection {
 }
 
 /// A link that we make.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LinkSection {
     /// Its name: the token Secret's.
@@ -178,13 +225,29 @@ pub struct LinkSection {
     pub role: Role,
     /// The peer's host.
     pub host: String,
-    /// The peer's UDP port.
+    /// The peer's port: UDP for QUIC, and TCP for TLS on the same number.
     pub port: u16,
     /// What a connection over it costs; at least 1.
     #[serde(default = "one")]
     pub cost: u32,
     /// The TLS profile with the token's credential.
     pub tls: String,
+    /// Which transport carries it.
+    #[serde(default, skip_serializing_if = "Transport::is_auto")]
+    pub transport: Transport,
+    /// How QUIC finds out what the path takes.
+    #[serde(default, skip_serializing_if = "Congestion::is_cubic")]
+    pub congestion: Congestion,
+    /// QUIC connections, each on a socket of its own, so that several cores work; 1 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections: Option<u16>,
+    /// The HTTP proxy that TLS goes through: a URL, or `none`. When absent, `HTTPS_PROXY` and `NO_PROXY` say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<String>,
+    /// The server name sent over TLS, for an ingress that goes by it. The certificate is checked against
+    /// `skupper-router` whatever this is.
+    #[serde(default, rename = "serverName", skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<String>,
 }
 
 /// The local API.

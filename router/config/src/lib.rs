@@ -17,12 +17,12 @@ mod validate;
 pub use check::check;
 pub use config::{
     AcceptConfig, Address, AdminConfig, ConnectorConfig, LinkConfig, ListenerConfig, LocalConfig,
-    RouterConfig, ServiceConfig, TlsSource, Tokens,
+    ProxyChoice, RouterConfig, ServiceConfig, TlsSource, Tokens,
 };
 pub use difference::Difference;
 pub use document::{
-    AcceptSection, AdminSection, CONFIG_KEY, CONFIG_MAP, ConnectorSection, LinkSection, ListenerSection,
-    LocalSection, Mode, Role, RouterDocument, RouterSection, ServiceSection, SiteSection, TargetSection,
-    TlsSection, TokenSection, VERSION,
+    AcceptSection, AdminSection, CONFIG_KEY, CONFIG_MAP, Congestion, ConnectorSection, LinkSection,
+    ListenerSection, LocalSection, Mode, Role, RouterDocument, RouterSection, ServiceSection, SiteSection,
+    TargetSection, TlsSection, TokenSection, Transport, VERSION,
 };
 pub use validate::{Problem, parse_address, validate};

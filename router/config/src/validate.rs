@@ -6,12 +6,15 @@ use std::path::PathBuf;
 use crate::api::SiteIdentity;
 use crate::config::{
     AcceptConfig, Address, AdminConfig, ConnectorConfig, LinkConfig, ListenerConfig, LocalConfig,
-    RouterConfig, ServiceConfig, TlsSource, Tokens,
+    ProxyChoice, RouterConfig, ServiceConfig, TlsSource, Tokens,
 };
 use crate::document::{Mode, Role, RouterDocument, TlsSection, VERSION};
 
 /// More entries in one list than any site has.
 const ENTRIES: usize = 10_000;
+
+/// More connections a link would only take memory.
+const MOST_CONNECTIONS: u16 = 16;
 
 /// One thing that is wrong: the key path (list indices as `links.0.port`), what and the mend.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -198,6 +201,8 @@ impl Check {
                 host: section.host.clone(),
                 port: section.port,
                 tls: section.tls.clone(),
+                transport: section.transport,
+                congestion: section.congestion,
             };
             self.insert(
                 &mut accepts,
@@ -255,10 +260,52 @@ impl Check {
                 port: section.port,
                 cost: section.cost,
                 tls: section.tls.clone(),
+                transport: section.transport,
+                congestion: section.congestion,
+                connections: self.connections(key("connections"), section.connections),
+                proxy: self.proxy(key("proxy"), section.proxy.as_deref()),
+                server_name: section.server_name.clone(),
             };
+            self.server_name(key("serverName"), section.server_name.as_deref());
             self.insert(&mut links, key("name"), &section.name, link);
         }
         links
+    }
+
+    fn connections(&mut self, key: String, number: Option<u16>) -> u16 {
+        let number = number.unwrap_or(1);
+        if !(1..=MOST_CONNECTIONS).contains(&number) {
+            let message = format!("a link has 1 to {MOST_CONNECTIONS} connections");
+            self.problem(key, message, "use at most one a core");
+        }
+        number
+    }
+
+    fn proxy(&mut self, key: String, proxy: Option<&str>) -> ProxyChoice {
+        match proxy {
+            None => ProxyChoice::Environment,
+            Some("none") => ProxyChoice::None,
+            Some(url) => {
+                let rest = url.strip_prefix("http://").or(url.strip_prefix("https://"));
+                // The URL may hold a password, so that the message does not show it.
+                if rest.is_none_or(|rest| rest.is_empty() || rest.starts_with('/')) {
+                    let message = "a proxy that is no http:// or https:// URL";
+                    self.problem(key, message, "write http://HOST:PORT, https://HOST:PORT or none");
+                }
+                ProxyChoice::Url(url.to_owned())
+            }
+        }
+    }
+
+    fn server_name(&mut self, key: String, name: Option<&str>) {
+        let fits = |name: &str| {
+            let plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+            !name.is_empty() && name.len() <= 253 && name.chars().all(plain)
+        };
+        if let Some(name) = name.filter(|name| !fits(name)) {
+            let message = format!("\"{name}\" is no DNS name");
+            self.problem(key, message, "write the host name that the ingress goes by");
+        }
     }
 
     fn local(&mut self, document: &RouterDocument) -> Option<LocalConfig> {

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::failure::{CloseCode, Failure, close};
 use super::session::{Side, TOKEN_REVOKED, greet};
 use super::transport::Connection;
-use super::transport::quic::{QuicIncoming, QuicListener};
+use super::transport::quic::{QuicIncoming, QuicListener, QuicSettings};
 use crate::listener::{BIND_AGAIN, endpoint};
 use crate::metrics::Fault;
 use crate::profiles::{Profile, usable};
@@ -143,9 +143,12 @@ fn bind(shared: &Shared, config: &AcceptConfig, material: &TlsMaterial) -> Resul
         let outside = shared.net.bind_udp_at(SocketAddr::new(external, port));
         sockets.push(outside.map_err(|error| error.to_string())?);
     }
+    let settings = QuicSettings {
+        congestion: config.congestion,
+    };
     let made = sockets
         .into_iter()
-        .map(|socket| QuicListener::new(socket, material));
+        .map(|socket| QuicListener::new(socket, material, settings));
     made.collect::<Result<_, _>>()
         .map_err(|error| format!("{wanted}: {error}"))
 }
@@ -160,7 +163,7 @@ async fn follow_profile(accept: &mut Accept, endpoints: &[QuicListener]) {
             if let Err(error) = endpoint.renew(&material) {
                 tracing::error!(
                     accept = accept.name,
-                    error,
+                    %error,
                     "the renewed TLS profile is not usable"
                 );
             }

@@ -23,7 +23,7 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
 /// The first wait; it doubles.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 /// The longest wait for a peer that is not reachable.
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// The longest wait for a peer that refuses: trying again alone will hardly help.
 const LONGEST_WAIT_REFUSED: Duration = Duration::from_secs(15);
 /// A link that lived this long starts again without waiting.
@@ -189,7 +189,13 @@ async fn connect(
     let addresses = resolved.map_err(|error| Failure::down(error.to_string()))?;
     let mut last = Failure::down(format!("{} has no address", config.host));
     for address in addresses {
-        let dialled = quic::dial(&shared.client_endpoints, material, address);
+        let endpoint = shared.client_endpoints.towards(address);
+        let endpoint =
+            endpoint.map_err(|error| Failure::down(format!("cannot open a UDP socket: {error}")))?;
+        let settings = quic::QuicSettings {
+            congestion: config.congestion,
+        };
+        let dialled = quic::dial(&endpoint, material, address, settings);
         last = match timeout(HANDSHAKE_LIMIT, dialled).await {
             Ok(Ok(connection)) => return Ok(connection),
             Ok(Err(failure)) => failure,

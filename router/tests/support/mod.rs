@@ -80,6 +80,7 @@ impl Site {
             host: "127.0.0.1".into(),
             port: 0,
             tls: "skupper-internal".into(),
+            ..AcceptSection::default()
         }];
         site.document.local = Some(LocalSection {
             host: "127.0.0.1".into(),
@@ -142,6 +143,7 @@ impl Site {
             port: peer.port(),
             cost: 1,
             tls: "link1-profile".into(),
+            ..LinkSection::default()
         }];
     }
 

@@ -137,6 +137,7 @@ impl Credentials {
             port,
             cost: token.cost.unwrap_or(1).max(1),
             tls: profile,
+            ..router::LinkSection::default()
         });
     }
 }
@@ -159,6 +160,7 @@ pub(crate) fn site_document(site: &SiteFacts, credentials: &Credentials) -> Rout
             host: any(),
             port,
             tls: "skupper-internal".to_owned(),
+            ..router::AcceptSection::default()
         };
         accept.push(listener(
             "inter-router",

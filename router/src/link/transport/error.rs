@@ -106,6 +106,9 @@ pub(crate) enum CryptoSetupError {
     /// The provider lacks QUIC's initial cipher suite.
     #[error("{0}")]
     Suite(#[from] NoInitialCipherSuite),
+    /// The socket cannot be used.
+    #[error("{0}")]
+    Socket(#[from] std::io::Error),
 }
 
 impl From<ReadError> for std::io::Error {

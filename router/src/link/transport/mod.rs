@@ -16,7 +16,9 @@
 //! A stream that is dropped is reset or stopped, unless it ended before.
 
 mod error;
+pub(crate) mod proxy;
 pub(crate) mod quic;
+pub(crate) mod route;
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -5,17 +5,19 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use karez_identity::{LINK_SERVER_NAME, TlsMaterial};
+use karez_router_config::Congestion;
+use quinn::congestion::{BbrConfig, CubicConfig};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::crypto::{CryptoError, HmacKey};
 use quinn::{
-    ClientConfig, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, IdleTimeout,
-    MtuDiscoveryConfig, ServerConfig, TokioRuntime, TransportConfig, VarInt,
+    AckFrequencyConfig, ClientConfig, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig,
+    IdleTimeout, MtuDiscoveryConfig, ServerConfig, TokioRuntime, TransportConfig, VarInt,
 };
 use sha2::{Digest, Sha256};
 
 use super::connection::QuicConnection;
 use crate::link::failure::Failure;
-use crate::link::transport::{Connection, CryptoSetupError};
+use crate::link::transport::{Connection, ConnectionError, CryptoSetupError};
 use crate::wire;
 
 /// What one carried connection may have in flight: what a slow reader can hold back.
@@ -32,17 +34,33 @@ const STREAMS: u32 = 8192;
 const IDLE: Duration = Duration::from_secs(10);
 /// How often a quiet link says that it lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
-/// The largest packet that is tried where both ends are on this machine. Ten of them, which quinn hands to the kernel
-/// at once, must fit into one of its 64 KiB sends: larger ones are dropped without an error.
-const LOOPBACK_PACKET: u16 = 6_500;
+/// The largest packet that is tried. Ten of them, which quinn hands to the kernel at once, must fit into one of its
+/// 64 KiB sends: larger ones are dropped without an error.
+const LARGEST_PACKET: u16 = 6_500;
+/// The largest that an Ethernet takes, as quinn has it.
+const ETHERNET: u16 = 1_452;
+/// IPv6 and UDP.
+const HEADERS: u16 = 48;
+/// A handshake's first packets are sent again after thrice this, until the round trip is known.
+const FIRST_ROUND_TRIP: Duration = Duration::from_millis(120);
+/// Packets that are acknowledged at once.
+const ACK_EVERY: u32 = 10;
 /// Kernel buffers of a link's socket: a burst must not be dropped before it is read.
 const SOCKET_BUFFER: usize = 4 << 20;
 
-fn transport(same_machine: bool) -> Arc<TransportConfig> {
+/// How a connection's packets are sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct QuicSettings {
+    /// How it finds out what the path takes.
+    pub(crate) congestion: Congestion,
+}
+
+fn transport(largest_packet: u16, settings: QuicSettings) -> Arc<TransportConfig> {
     let mut mtu = MtuDiscoveryConfig::default();
-    if same_machine {
-        mtu.upper_bound(LOOPBACK_PACKET);
-    }
+    mtu.upper_bound(largest_packet);
+    let mut acks = AckFrequencyConfig::default();
+    // A bulk sender needs no word about every second packet.
+    acks.ack_eliciting_threshold(VarInt::from_u32(ACK_EVERY));
     let mut config = TransportConfig::default();
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS))
@@ -52,50 +70,87 @@ fn transport(same_machine: bool) -> Arc<TransportConfig> {
         .send_window(SEND_WINDOW)
         .datagram_receive_buffer_size(Some(DATAGRAMS))
         .datagram_send_buffer_size(DATAGRAMS)
+        .initial_rtt(FIRST_ROUND_TRIP)
+        .ack_frequency_config(Some(acks))
         .keep_alive_interval(Some(KEEP_ALIVE))
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(
             u32::try_from(IDLE.as_millis()).unwrap_or(u32::MAX),
         ))))
         .mtu_discovery_config(Some(mtu));
+    match settings.congestion {
+        Congestion::Cubic => config.congestion_controller_factory(Arc::new(CubicConfig::default())),
+        Congestion::Bbr => config.congestion_controller_factory(Arc::new(BbrConfig::default())),
+    };
     Arc::new(config)
 }
 
-/// Dials a peer.
+/// The largest packet worth trying towards a peer: what the first hop takes, within what one send of the kernel does.
+fn largest_packet(peer: SocketAddr) -> u16 {
+    first_hop(peer)
+        .and_then(|mtu| u16::try_from(mtu).ok())
+        .map_or(ETHERNET, |mtu| mtu.saturating_sub(HEADERS))
+        .clamp(ETHERNET, LARGEST_PACKET)
+}
+
+/// The MTU of the way's first hop.
+fn first_hop(peer: SocketAddr) -> Option<u32> {
+    let any: SocketAddr = match peer {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    // Connected, nothing is sent; the kernel only looks up the way.
+    let socket = std::net::UdpSocket::bind(any).ok()?;
+    socket.connect(peer).ok()?;
+    match peer {
+        SocketAddr::V4(_) => rustix::net::sockopt::ip_mtu(&socket).ok(),
+        SocketAddr::V6(_) => rustix::net::sockopt::ipv6_mtu(&socket).ok(),
+    }
+}
+
+/// Dials a peer from a socket.
 pub(crate) async fn dial(
-    endpoints: &ClientEndpoints,
+    endpoint: &Endpoint,
     profile: &TlsMaterial,
     peer: SocketAddr,
+    settings: QuicSettings,
 ) -> Result<Connection, Failure> {
-    let config = client_config(profile, peer).map_err(|error| Failure::refused(error.to_string()))?;
-    let endpoint = endpoints.towards(peer);
-    let endpoint = endpoint.map_err(|error| Failure::down(format!("cannot open a UDP socket: {error}")))?;
+    let config =
+        client_config(profile, peer, settings).map_err(|error| Failure::refused(error.to_string()))?;
     let connecting = endpoint.connect_with(config, peer, LINK_SERVER_NAME);
     let connecting = connecting.map_err(|error| Failure::down(format!("cannot dial {peer}: {error}")))?;
-    let connection = connecting
-        .await
-        .map_err(|error| Failure::from(crate::link::transport::ConnectionError::from(error)))?;
+    let connection = connecting.await.map_err(ConnectionError::from)?;
     Ok(Connection::Quic(QuicConnection(connection)))
 }
 
-/// What a dialling link uses.
-fn client_config(profile: &TlsMaterial, peer: SocketAddr) -> Result<ClientConfig, CryptoSetupError> {
+fn client_config(
+    profile: &TlsMaterial,
+    peer: SocketAddr,
+    settings: QuicSettings,
+) -> Result<ClientConfig, CryptoSetupError> {
     let tls = karez_identity::client_config(profile, &[wire::ALPN])?;
     let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
-    config.transport_config(transport(peer.ip().is_loopback()));
+    config.transport_config(transport(largest_packet(peer), settings));
     Ok(config)
 }
 
-/// What an accepting port uses.
+/// What an accepting port uses until a peer is known; [`towards`] is for one that is.
 pub(super) fn server_config(
     profile: &TlsMaterial,
-    local: SocketAddr,
+    settings: QuicSettings,
 ) -> Result<ServerConfig, CryptoSetupError> {
     let tls = karez_identity::server_config(profile, &[wire::ALPN])?;
     let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
     config
-        .transport_config(transport(local.ip().is_loopback()))
+        .transport_config(transport(ETHERNET, settings))
         .max_incoming(1024);
     Ok(config)
+}
+
+/// The same for one peer: with what the way to it takes.
+pub(super) fn towards(config: &ServerConfig, peer: SocketAddr, settings: QuicSettings) -> ServerConfig {
+    let mut config = config.clone();
+    config.transport_config(transport(largest_packet(peer), settings));
+    config
 }
 
 /// An endpoint that accepts links on a bound socket.
@@ -105,9 +160,9 @@ pub(super) fn server_config(
 pub(super) fn server_endpoint(
     socket: tokio::net::UdpSocket,
     profile: &TlsMaterial,
+    server: ServerConfig,
 ) -> std::io::Result<Endpoint> {
     let socket = socket.into_std()?;
-    let server = server_config(profile, socket.local_addr()?).map_err(std::io::Error::other)?;
     let mut config = EndpointConfig::new(Arc::new(ResetKey::of(profile)));
     config.cid_generator(|| Box::new(RandomIds));
     sized(&mut config);
@@ -133,7 +188,7 @@ impl ConnectionIdGenerator for RandomIds {
 
 fn sized(config: &mut EndpointConfig) {
     config
-        .max_udp_payload_size(LOOPBACK_PACKET)
+        .max_udp_payload_size(LARGEST_PACKET)
         .expect("more than the least that QUIC demands");
 }
 
@@ -147,6 +202,12 @@ fn endpoint(
     let _ = buffers.set_recv_buffer_size(SOCKET_BUFFER);
     let _ = buffers.set_send_buffer_size(SOCKET_BUFFER);
     Endpoint::new(config, server, socket, Arc::new(TokioRuntime))
+}
+
+fn client_endpoint(any: SocketAddr) -> std::io::Result<Endpoint> {
+    let mut config = EndpointConfig::default();
+    sized(&mut config);
+    endpoint(config, None, std::net::UdpSocket::bind(any)?)
 }
 
 /// The sockets that links dial from: one for each address family, made when first needed.
@@ -167,10 +228,15 @@ impl ClientEndpoints {
         if let Some(endpoint) = &*slot {
             return Ok(endpoint.clone());
         }
-        let mut config = EndpointConfig::default();
-        sized(&mut config);
-        let made = endpoint(config, None, std::net::UdpSocket::bind(any)?)?;
-        Ok(slot.insert(made).clone())
+        Ok(slot.insert(client_endpoint(any)?).clone())
+    }
+
+    /// An endpoint of its own, to dial this peer from: so that another core can work on what it carries.
+    pub(crate) fn another_towards(peer: SocketAddr) -> std::io::Result<Endpoint> {
+        client_endpoint(match peer {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        })
     }
 
     /// Waits until the last farewells are sent.

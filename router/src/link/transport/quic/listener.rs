@@ -1,81 +1,105 @@
 //! A UDP port that peers link to.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use karez_identity::TlsMaterial;
-use quinn::{Endpoint, Incoming};
+use quinn::{Endpoint, Incoming, ServerConfig};
 use tokio::net::UdpSocket;
 
 use super::connection::QuicConnection;
-use super::endpoint::{server_config, server_endpoint};
-use crate::link::transport::{Connection, ConnectionError};
+use super::endpoint::{QuicSettings, server_config, server_endpoint, towards};
+use crate::link::transport::{Connection, ConnectionError, CryptoSetupError};
 
 /// A bound UDP port that takes connections; clones are the same port.
 #[derive(Clone)]
-pub(crate) struct QuicListener(Endpoint);
+pub(crate) struct QuicListener(Arc<Port>);
+
+struct Port {
+    endpoint: Endpoint,
+    config: ArcSwap<ServerConfig>,
+    settings: QuicSettings,
+}
 
 /// A peer that wants to connect.
-pub(crate) struct QuicIncoming(Incoming);
+pub(crate) struct QuicIncoming {
+    incoming: Incoming,
+    port: Arc<Port>,
+}
 
 impl QuicListener {
     /// Takes connections on a bound socket.
-    pub(crate) fn new(socket: UdpSocket, profile: &TlsMaterial) -> std::io::Result<Self> {
-        Ok(Self(server_endpoint(socket, profile)?))
+    pub(crate) fn new(
+        socket: UdpSocket,
+        profile: &TlsMaterial,
+        settings: QuicSettings,
+    ) -> Result<Self, CryptoSetupError> {
+        let config = server_config(profile, settings)?;
+        Ok(Self(Arc::new(Port {
+            endpoint: server_endpoint(socket, profile, config.clone())?,
+            config: ArcSwap::from_pointee(config),
+            settings,
+        })))
     }
 
     /// Where it is bound.
     pub(crate) fn local_address(&self) -> std::io::Result<SocketAddr> {
-        self.0.local_addr()
+        self.0.endpoint.local_addr()
     }
 
     /// Takes over a renewed credential for handshakes to come; connections that are up stay.
-    pub(crate) fn renew(&self, profile: &TlsMaterial) -> Result<(), String> {
-        let local = self.0.local_addr().map_err(|error| error.to_string())?;
-        let config = server_config(profile, local).map_err(|error| error.to_string())?;
-        self.0.set_server_config(Some(config));
+    pub(crate) fn renew(&self, profile: &TlsMaterial) -> Result<(), CryptoSetupError> {
+        let config = server_config(profile, self.0.settings)?;
+        self.0.endpoint.set_server_config(Some(config.clone()));
+        self.0.config.store(Arc::new(config));
         Ok(())
     }
 
     /// The next peer that wants to connect; `None` once closed.
     pub(crate) async fn accept(&self) -> Option<QuicIncoming> {
-        self.0.accept().await.map(QuicIncoming)
+        let incoming = self.0.endpoint.accept().await?;
+        let port = self.0.clone();
+        Some(QuicIncoming { incoming, port })
     }
 
     /// Closes the port and every connection on it.
     pub(crate) fn close(&self, code: u32, reason: &str) {
-        self.0.close(code.into(), reason.as_bytes());
+        self.0.endpoint.close(code.into(), reason.as_bytes());
     }
 
     /// Waits until the last farewells are sent.
     pub(crate) async fn wait_idle(&self) {
-        self.0.wait_idle().await;
+        self.0.endpoint.wait_idle().await;
     }
 }
 
 impl QuicIncoming {
     /// Where it comes from, as it says.
     pub(crate) fn remote_address(&self) -> SocketAddr {
-        self.0.remote_address()
+        self.incoming.remote_address()
     }
 
     /// Tells it that no connections are taken.
     pub(crate) fn refuse(self) {
-        self.0.refuse();
+        self.incoming.refuse();
     }
 
     /// Demands a proof of its address first, unless it gave one; then it is handed back.
     pub(crate) fn challenge(self) -> Option<Self> {
-        if !self.0.may_retry() {
+        if !self.incoming.may_retry() {
             return Some(self);
         }
         // It may retry, so that the demand can be sent.
-        let _ = self.0.retry();
+        let _ = self.incoming.retry();
         None
     }
 
     /// The handshake.
     pub(crate) async fn handshake(self) -> Result<Connection, ConnectionError> {
-        let connection = self.0.accept()?.await?;
+        let Self { incoming, port } = self;
+        let config = towards(&port.config.load(), incoming.remote_address(), port.settings);
+        let connection = incoming.accept_with(Arc::new(config))?.await?;
         Ok(Connection::Quic(QuicConnection(connection)))
     }
 }
