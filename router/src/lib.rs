@@ -25,6 +25,7 @@ mod reload;
 mod saturation;
 mod shared;
 mod status;
+mod way;
 mod wire;
 
 use std::net::SocketAddr;
@@ -152,6 +153,10 @@ async fn follow(
     guard: ReadyGuard,
 ) {
     let mut guard = Some(guard);
+    let timer = tokio::spawn({
+        let shared = shared.clone();
+        async move { shared.keep_time().await }
+    });
     loop {
         let document = documents.borrow_and_update().clone();
         match document {
@@ -173,6 +178,7 @@ async fn follow(
     }
     drop(guard);
     drain(&shared).await;
+    timer.abort();
     running.stop().await;
     // Bounded: a peer that does not hear the farewell notices by itself.
     let _ = timeout(QUIET, shared.client_endpoints.wait_idle()).await;

@@ -7,22 +7,21 @@ use std::time::Duration;
 
 use karez_net::TcpListeners;
 use karez_router_config::ListenerConfig;
-use karez_topology::{Address, NextHop, TargetId};
+use karez_topology::Address;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::carry::{End, carry, reset};
-use crate::connector::{Connector, Counted, Opens};
-use crate::link::{LiveLink, OpenError, Wanted, open};
+use crate::carry::{carry, reset};
+use crate::connector::{Counted, Opens};
 use crate::metrics::{Ending, Fault};
 use crate::record::{Client, ConnectionRecord};
 use crate::shared::{BoundState, ListenerState, Shared};
+use crate::way::{self, Origin};
+use crate::wire::Answer;
 
 /// How long to wait before a socket that could not be bound is tried again.
 pub(crate) const BIND_AGAIN: Duration = Duration::from_secs(3);
-/// Ways that are tried for one connection before its client is reset.
-const ATTEMPTS: usize = 4;
 
 /// Offers one virtual address until `stop`.
 pub(crate) async fn listen(
@@ -148,116 +147,22 @@ pub(crate) fn endpoint(host: &str, port: u16) -> String {
 /// Sends one client on its way.
 async fn serve(shared: &Arc<Shared>, client: TcpStream, from: SocketAddr, address: Address) {
     let mut record = ConnectionRecord::new(&shared.metrics, Client::Socket(from), address.clone());
-    match find_way(shared, &address).await {
+    match way::find(shared, &address, &Origin::Client).await {
         Ok(way) => {
             record.set_route(way.route);
             carry(client.into(), way.end, record, &shared.force).await;
             drop(way.counted);
         }
-        Err(error) => {
+        Err(answer) => {
             reset(client);
-            let ending = if error.is_none() {
-                Ending::NoRoute
-            } else {
-                Ending::Refused
+            let (ending, error) = match answer {
+                Answer::NoRoute => (Ending::NoRoute, None),
+                Answer::Saturated => (Ending::Saturated, Some("all targets are busy".to_owned())),
+                Answer::Refused(error) => (Ending::Refused, Some(error)),
+                Answer::Connected => (Ending::Refused, None),
             };
             tracing::debug!(%address, %from, error, "the connection has nowhere to go");
             record.end(ending, error);
         }
     }
-}
-
-/// The other end of a connection, ready to carry.
-struct Way {
-    end: End,
-    route: String,
-    counted: Box<dyn std::any::Any + Send>,
-}
-
-/// Tries ways until one takes the connection; with `None` there was none to try.
-async fn find_way(shared: &Arc<Shared>, address: &Address) -> Result<Way, Option<String>> {
-    let (mut tried, mut full) = (Vec::new(), Vec::new());
-    let mut last_resort = false;
-    let mut last = None;
-    for _ in 0..ATTEMPTS {
-        let view = shared.view();
-        let mut next = view.decide(address, 1, &tried).next();
-        if next.is_none() && !full.is_empty() {
-            // All ways are saturated: then it is the cheapest one's turn all the same.
-            last_resort = true;
-            tried.retain(|way| !full.contains(way));
-            full.clear();
-            next = view.decide(address, 1, &tried).next();
-        }
-        let Some(next) = next else { break };
-        let wanted = Wanted {
-            address,
-            last_resort: last_resort || view.is_saturated(&next, address),
-        };
-        tried.push(next.clone());
-        match take(shared, &next, &wanted).await {
-            Ok(way) => return Ok(way),
-            Err(Untaken::Saturated) => {
-                full.push(next);
-                last = Some("all targets are busy".to_owned());
-            }
-            Err(Untaken::Failed(error)) => last = Some(error),
-        }
-    }
-    Err(last)
-}
-
-/// Why a way did not take a connection.
-enum Untaken {
-    /// It has as many as it should have.
-    Saturated,
-    /// It could not.
-    Failed(String),
-}
-
-async fn take(shared: &Arc<Shared>, next: &NextHop, wanted: &Wanted<'_>) -> Result<Way, Untaken> {
-    match next {
-        NextHop::Local(target) => {
-            let (end, counted) = dial(shared, target).await.map_err(Untaken::Failed)?;
-            Ok(Way {
-                end,
-                route: format!("target {target}"),
-                counted: Box::new(counted),
-            })
-        }
-        NextHop::Link(id) => {
-            let gone = || Untaken::Failed(OpenError::Gone.to_string());
-            let link = shared.view().links.get(id).cloned().ok_or_else(gone)?;
-            over(&link, wanted).await.map_err(|error| match error {
-                OpenError::Saturated => {
-                    link.saturation.note(next, wanted.address);
-                    Untaken::Saturated
-                }
-                error => Untaken::Failed(error.to_string()),
-            })
-        }
-    }
-}
-
-/// Dials a local target.
-pub(crate) async fn dial(
-    shared: &Arc<Shared>,
-    target: &TargetId,
-) -> Result<(End, Counted<Opens<Connector>>), String> {
-    let connector = shared.view().connectors.get(target).cloned();
-    let connector = connector.ok_or_else(|| format!("target {target} was removed"))?;
-    // Counted before the dial, so that connections that are made at once spread.
-    let counted = Counted::new(Opens(connector.clone()));
-    let stream = connector.dial(shared).await?;
-    Ok((stream.into(), counted))
-}
-
-async fn over(link: &Arc<LiveLink>, wanted: &Wanted<'_>) -> Result<Way, OpenError> {
-    let counted = Counted::new(Opens(link.clone()));
-    let streams = open(link, wanted).await?;
-    Ok(Way {
-        end: streams.into(),
-        route: format!("link {}", link.name),
-        counted: Box::new(counted),
-    })
 }

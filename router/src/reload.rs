@@ -1,12 +1,12 @@
 //! Document → configuration → difference → change. What did not change is not touched.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 
 use karez_lifecycle::{Readiness, serve_admin};
 use karez_router_config::{AcceptConfig, AdminConfig, Difference, LinkConfig, Mode, RouterConfig, TlsSource};
-use karez_topology::{Address, Event, Local, Service, Site};
+use karez_topology::{Address, Event, Local, RouterId, Service, Site};
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -322,6 +322,7 @@ fn local(config: &RouterConfig, state: &State) -> Local {
         .iter()
         .map(|(name, connector)| (name.clone(), address(&connector.config.address)));
     Local {
+        router: router_id(config),
         site: Site {
             id: site.id.clone(),
             name: site.name.clone(),
@@ -331,6 +332,22 @@ fn local(config: &RouterConfig, state: &State) -> Local {
         },
         services: services.collect(),
         targets: targets.collect(),
+        sealed: BTreeSet::new(),
+        fingerprint: None,
+    }
+}
+
+/// The router's name: the document's, or made of the site and the host, so that the routers of a site differ.
+fn router_id(config: &RouterConfig) -> RouterId {
+    if let Some(id) = &config.router_id {
+        return id.as_str().into();
+    }
+    let named = std::env::var("HOSTNAME").ok();
+    let named = named.or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok());
+    let host = named.as_deref().map(str::trim).filter(|host| !host.is_empty());
+    match host {
+        Some(host) => format!("{}-{host}", config.site.id).into(),
+        None => config.site.id.as_str().into(),
     }
 }
 

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use karez_lifecycle::Shutdown;
@@ -13,9 +14,10 @@ use karez_net::Net;
 use karez_router_config::RouterConfig;
 use karez_router_config::api::{Direction, DocumentStatus, LinkState};
 use karez_topology::{
-    Address, Decision, Event, LinkId, Load, NextHop, Site, Table, TargetId, Topology, decide,
+    Address, Arrival, Decision, Event, LinkId, Load, Message, NextHop, Outcome, RouterId, Site, Table,
+    TargetId, To, Topology, decide, decide_onward,
 };
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -39,6 +41,8 @@ pub(crate) struct Shared {
     /// Bounds them.
     pub(crate) slots: Arc<Semaphore>,
     pub(crate) client_endpoints: ClientEndpoints,
+    /// The topology has something to do sooner than was thought.
+    stirred: Notify,
     view: ArcSwap<View>,
     state: Mutex<State>,
     generation: watch::Sender<u64>,
@@ -48,50 +52,68 @@ pub(crate) struct Shared {
 #[derive(Default)]
 pub(crate) struct View {
     pub(crate) table: Arc<Table>,
+    /// This router's name.
+    pub(crate) router: RouterId,
     pub(crate) connectors: HashMap<TargetId, Arc<Connector>>,
     pub(crate) links: HashMap<LinkId, Arc<LiveLink>>,
-    /// Links to a site that has made the same link anew: probably dead, only not noticed yet.
+    /// Links to a router that has made the same link anew: probably dead, only not noticed yet.
     superseded: HashSet<LinkId>,
+    /// Connections from here that distant routers were chosen for.
+    distant: HashMap<RouterId, Arc<AtomicU64>>,
 }
 
 impl View {
-    /// Where a new connection goes that was not taken where it was `tried` already.
-    pub(crate) fn decide(&self, address: &Address, hops_left: u8, tried: &[NextHop]) -> Decision {
-        let decision = decide(&self.table, address, hops_left, |next| {
-            match tried.contains(next) {
-                // Busier than anything: taken only when nothing else is left.
-                true => Load {
-                    open: u64::MAX,
-                    set_aside: true,
-                    saturated: true,
-                },
-                false => self.load(next, address),
-            }
-        });
-        let next = match &decision {
-            Decision::Local(target) => NextHop::Local(target.clone()),
-            Decision::Link(id) => NextHop::Link(*id),
-            Decision::NoRoute => return decision,
-        };
-        if tried.contains(&next) {
-            Decision::NoRoute
-        } else {
-            decision
+    /// Where a client's new connection goes that was not taken where it was `tried` already.
+    pub(crate) fn decide(&self, address: &Address, tried: &[NextHop]) -> Decision {
+        let loads = |next: &NextHop| self.load_untried(next, address, tried);
+        untried(decide(&self.table, address, loads), tried)
+    }
+
+    /// Where a connection that came over a link goes.
+    pub(crate) fn decide_onward(&self, address: &Address, arrival: &Arrival, tried: &[NextHop]) -> Decision {
+        let loads = |next: &NextHop| self.load_untried(next, address, tried);
+        let decision = decide_onward(&self.table, &self.router, address, arrival, loads);
+        untried(decision, tried)
+    }
+
+    /// Counts the connections from here to a distant router.
+    pub(crate) fn distant(&self, to: &To) -> Option<Arc<AtomicU64>> {
+        match to {
+            To::Router(router) => self.distant.get(router).cloned(),
+            To::Edge | To::Uplink => None,
         }
     }
 
-    /// Whether what `decide` chose has as many connections as it should have.
+    /// Whether what was chosen has as many connections as it should have.
     pub(crate) fn is_saturated(&self, next: &NextHop, address: &Address) -> bool {
         self.load(next, address).saturated
+    }
+
+    fn load_untried(&self, next: &NextHop, address: &Address, tried: &[NextHop]) -> Load {
+        match tried.contains(next) {
+            // Busier than anything: taken only when nothing else is left.
+            true => Load {
+                open: u64::MAX,
+                set_aside: true,
+                saturated: true,
+            },
+            false => self.load(next, address),
+        }
     }
 
     fn load(&self, next: &NextHop, address: &Address) -> Load {
         match next {
             NextHop::Local(target) => self.connectors.get(target).map(|connector| connector.load()),
-            NextHop::Link(id) => self.links.get(id).map(|link| Load {
-                open: link.open.load(Ordering::Relaxed),
-                set_aside: self.superseded.contains(id) || link.is_dead(),
-                saturated: link.saturation.holds(next, address),
+            NextHop::Link(path) => self.links.get(&path.link).map(|link| {
+                let open = match &path.to {
+                    To::Router(router) => self.distant.get(router).map_or(&link.open, |open| open),
+                    To::Edge | To::Uplink => &link.open,
+                };
+                Load {
+                    open: open.load(Ordering::Relaxed),
+                    set_aside: self.superseded.contains(&path.link) || link.is_dead(),
+                    saturated: link.saturation.holds(next, address),
+                }
             }),
         }
         .unwrap_or(Load {
@@ -101,8 +123,21 @@ impl View {
     }
 }
 
+/// The decision, unless it was tried already: then nothing is left.
+fn untried(decision: Decision, tried: &[NextHop]) -> Decision {
+    let next = match &decision {
+        Decision::Local(target) => NextHop::Local(target.clone()),
+        Decision::Link(path) => NextHop::Link(path.clone()),
+        Decision::NoRoute => return decision,
+    };
+    if tried.contains(&next) {
+        Decision::NoRoute
+    } else {
+        decision
+    }
+}
+
 /// What is known; the status is made of it.
-#[derive(Default)]
 pub(crate) struct State {
     pub(crate) config: Option<Arc<RouterConfig>>,
     pub(crate) document: DocumentStatus,
@@ -115,6 +150,34 @@ pub(crate) struct State {
     pub(crate) local: Option<std::net::SocketAddr>,
     pub(crate) admin: Option<std::net::SocketAddr>,
     next_link: u64,
+    distant: HashMap<RouterId, Arc<AtomicU64>>,
+    /// The topology's clock.
+    started: std::time::Instant,
+}
+
+impl State {
+    fn new() -> Self {
+        let epoch = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
+        Self {
+            config: None,
+            document: DocumentStatus::default(),
+            topology: Topology::new(epoch, 0),
+            connectors: HashMap::new(),
+            live: BTreeMap::new(),
+            dialled: BTreeMap::new(),
+            accepts: BTreeMap::new(),
+            listeners: BTreeMap::new(),
+            local: None,
+            admin: None,
+            next_link: 0,
+            distant: HashMap::new(),
+            started: std::time::Instant::now(),
+        }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
 }
 
 /// A link that we make, whatever its state.
@@ -154,8 +217,9 @@ impl Shared {
             carried: TaskTracker::new(),
             slots: Arc::new(Semaphore::new(CONNECTIONS)),
             client_endpoints: ClientEndpoints::default(),
+            stirred: Notify::new(),
             view: ArcSwap::default(),
-            state: Mutex::default(),
+            state: Mutex::new(State::new()),
             generation: watch::Sender::new(1),
         }
     }
@@ -178,9 +242,41 @@ impl Shared {
         result
     }
 
-    /// Feeds the topology; its announcements go to the links' sessions.
+    /// Feeds the topology; sessions that have something to tell are woken. Only a new table makes a new view.
     pub(crate) fn event(&self, event: Event) {
-        self.change(|state| state.event(event));
+        let mut state = self.state.lock().expect("no change panics");
+        if state.event(event) {
+            self.publish(&mut state);
+        } else {
+            self.touch();
+        }
+        self.stirred.notify_one();
+    }
+
+    /// What is to be told over a link next.
+    pub(crate) fn tell(&self, link: LinkId) -> Option<Message> {
+        let mut state = self.state.lock().expect("no change panics");
+        state.topology.next(link)
+    }
+
+    /// Does for the topology what is due, until the router stops.
+    pub(crate) async fn keep_time(&self) {
+        loop {
+            let wait = {
+                let mut state = self.state.lock().expect("no change panics");
+                let now = state.now();
+                if state.topology.deadline() <= now && state.tick() {
+                    self.publish(&mut state);
+                }
+                state.topology.deadline().saturating_sub(now)
+            };
+            // Not more often than this, whatever is due.
+            let wait = Duration::from_millis(wait.clamp(5, 60_000));
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.stirred.notified() => {}
+            }
+        }
     }
 
     /// Moves the generation on: something that the status shows changed elsewhere.
@@ -204,14 +300,18 @@ impl Shared {
     pub(crate) fn link_up(&self, link: Arc<LiveLink>) {
         let event = Event::LinkUp {
             link: link.id,
+            kind: link.kind,
             cost: link.cost.load(Ordering::Relaxed),
             outgoing: link.direction == Direction::Outgoing,
+            router: link.router.clone(),
             peer: link.peer.clone(),
+            filter: (**link.filter.load()).clone(),
         };
         self.change(|state| {
             state.live.insert(link.id, link);
             state.event(event);
         });
+        self.stirred.notify_one();
     }
 
     /// Removes a link; connections that it carries are not touched.
@@ -221,6 +321,7 @@ impl Shared {
                 state.event(Event::LinkDown(id));
             }
         });
+        self.stirred.notify_one();
     }
 
     /// Sets how a dialled link is; says whether that is news.
@@ -251,8 +352,19 @@ impl Shared {
     }
 
     fn publish(&self, state: &mut State) {
+        let table = state.topology.table();
+        state
+            .distant
+            .retain(|router, open| table.router(router).is_some() || Arc::strong_count(open) > 1);
+        for (router, _) in table.routers() {
+            if !state.distant.contains_key(router) {
+                state.distant.insert(router.clone(), Arc::default());
+            }
+        }
         self.view.store(Arc::new(View {
-            table: state.topology.table(),
+            table,
+            router: state.topology.router(),
+            distant: state.distant.clone(),
             connectors: state.connectors.clone(),
             links: state.live.iter().map(|(id, link)| (*id, link.clone())).collect(),
             superseded: superseded(&state.live),
@@ -276,18 +388,43 @@ fn superseded(live: &BTreeMap<LinkId, Arc<LiveLink>>) -> HashSet<LinkId> {
     let mut newest = HashMap::new();
     // In the order in which they came up.
     live.iter()
-        .filter_map(|(id, link)| newest.insert((&link.name, &link.peer.id), *id))
+        .filter_map(|(id, link)| newest.insert((&link.name, &link.router), *id))
         .collect()
 }
 
 impl State {
-    /// Feeds the topology; its announcements go to the links' sessions.
-    pub(crate) fn event(&mut self, event: Event) {
-        for (id, announcement) in self.topology.handle(event).send {
-            if let Some(link) = self.live.get(&id) {
-                link.say.send_replace(announcement);
+    /// Feeds the topology; sessions that have something to tell are woken. Says whether the table changed.
+    pub(crate) fn event(&mut self, event: Event) -> bool {
+        let now = self.now();
+        let outcome = self.topology.handle(event, now);
+        self.follow(outcome)
+    }
+
+    fn tick(&mut self) -> bool {
+        let now = self.now();
+        let outcome = self.topology.tick(now);
+        self.follow(outcome)
+    }
+
+    fn follow(&mut self, outcome: Outcome) -> bool {
+        for id in &outcome.wake {
+            if let Some(link) = self.live.get(id) {
+                link.wake.notify_one();
             }
         }
+        for (id, address) in &outcome.refused {
+            if let Some(link) = self.live.get(id) {
+                let (link, peer) = (&link.name, &link.peer.name);
+                tracing::warn!(link, peer, %address, "the peer offers an address that it may not offer: not believed");
+            }
+        }
+        if outcome.dropped > 0 {
+            tracing::warn!(
+                records = outcome.dropped,
+                "the network tells more than is kept, or what makes no sense"
+            );
+        }
+        outcome.table.is_some()
     }
 
     /// Logs once when a listener's address comes into or goes out of reach.

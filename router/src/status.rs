@@ -144,9 +144,7 @@ fn sites(state: &State) -> Vec<SiteStatus> {
     if state.config.is_none() {
         return Vec::new();
     }
-    let own = state.topology.announcement();
-    let neighbours = state.topology.neighbours();
-    std::iter::once(&*own).chain(neighbours).map(site).collect()
+    state.topology.sites().iter().map(site).collect()
 }
 
 fn site(said: &Announcement) -> SiteStatus {

@@ -1,14 +1,14 @@
 //! A link that is up, as the rest of the router sees it.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
+use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use karez_router_config::Role;
 use karez_router_config::api::Direction;
-use karez_topology::{Announcement, LinkId, Site};
-use tokio::sync::watch;
+use karez_topology::{Filter, LinkId, LinkKind, RouterId, Site};
+use tokio::sync::Notify;
 
 use crate::saturation::Saturation;
 
@@ -18,12 +18,16 @@ use super::transport::{Connection, ConnectionError, Stream};
 /// A link that is up.
 pub(crate) struct LiveLink {
     pub(crate) id: LinkId,
+    pub(crate) kind: LinkKind,
     /// The document's name (outgoing) or the token's (incoming).
     pub(crate) name: String,
     pub(crate) role: Role,
     pub(crate) direction: Direction,
     pub(crate) cost: AtomicU32,
     pub(crate) remote: SocketAddr,
+    /// The router at the other end.
+    pub(crate) router: RouterId,
+    /// Its site.
     pub(crate) peer: Site,
     pub(crate) since: Timestamp,
     /// Of the certificate that the peer was admitted by (incoming only): serial and fingerprint.
@@ -33,8 +37,10 @@ pub(crate) struct LiveLink {
     pub(crate) open: AtomicU64,
     /// What the peer said of addresses whose targets are busy.
     pub(crate) saturation: Saturation,
-    /// What the session is to announce; only the latest counts.
-    pub(crate) say: watch::Sender<Arc<Announcement>>,
+    /// What the peer may offer and reach.
+    pub(crate) filter: ArcSwap<Filter>,
+    /// Wakes the session when there is something to tell the peer.
+    pub(crate) wake: Notify,
 }
 
 impl LiveLink {

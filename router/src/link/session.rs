@@ -1,35 +1,42 @@
-//! A link's session, the same on both sides: hello, then announcements, pings and data streams until it ends.
+//! A link's session, the same on both sides: hello, then what is told of the network, pings and data streams until it ends.
 //!
 //! ```text
-//!  dialler                                   acceptor
-//!  Hello ─────────────────────────────────▶  checks it, or closes with the reason
-//!        ◀───────────────────────────────── Hello
-//!  Announce, Ping, Pong, Bye ◀────────────▶ Announce, Ping, Pong, Bye
+//!  dialler                                        acceptor
+//!  Hello ──────────────────────────────────────▶  checks it, or closes with the reason
+//!        ◀──────────────────────────────────────  Hello
+//!  Digests, Have, Records, Ping, Pong, Bye ◀────▶ the same (between interior routers)
+//!  Announce, Ping, Pong, Bye ◀──────────────────▶ Summary, Ping, Pong, Bye (from an edge to its interior router)
 //! ```
+//!
+//! What is told comes from the topology when the stream takes it: a slow peer gets the latest state, not a queue.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use karez_router_config::Role;
+use arc_swap::ArcSwap;
 use karez_router_config::api::{Direction, SiteIdentity};
-use karez_topology::{Announcement, Event, Site};
-use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, interval_at, timeout};
+use karez_router_config::{Mode, Role};
+use karez_topology::{Event, Filter, LinkKind, Message, RouterId, Site};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use super::failure::{CloseCode, Failure, close};
 use super::live::LiveLink;
 use super::stream;
 use super::transport::{Connection, RecvStream, SendStream, Stream};
+use crate::metrics::Fault;
 use crate::saturation::Saturation;
 use crate::shared::Shared;
-use crate::wire::{Announce, Body, Bye, Control, Hello, PROTOCOL_VERSION, read_control, write_control};
+use crate::wire::{Body, Bye, Control, Hello, WireError, body, read_control, said, write_control};
 
 /// A peer says hello in this time.
 const HELLO_LIMIT: Duration = Duration::from_secs(10);
-/// How often the control stream is tried.
-const PING: Duration = Duration::from_secs(5);
-/// A peer whose control stream does not answer for this long is gone, whatever its transport says.
+/// How often the control stream is tried, when the peer does not speak by itself.
+const PING: Duration = Duration::from_secs(1);
+/// A peer of whom nothing arrives for this long is gone: connections go another way.
+const SILENT_LIMIT: Duration = Duration::from_secs(3);
+/// A peer whose control stream is silent for this long is gone, whatever else arrives from it.
 const PONG_LIMIT: Duration = Duration::from_secs(20);
 
 /// A connection, and what is known about it before its session.
@@ -48,7 +55,13 @@ pub(crate) struct Session {
     pub(crate) link: Arc<LiveLink>,
     send: SendStream,
     receive: RecvStream,
-    say: watch::Receiver<Arc<Announcement>>,
+}
+
+/// What a peer said of itself.
+struct Peer {
+    site: Site,
+    router: RouterId,
+    cost: u32,
 }
 
 /// Says hello and hears the peer's. Whatever is wrong closes the connection with the reason.
@@ -56,7 +69,7 @@ pub(crate) async fn greet(shared: &Shared, side: Side) -> Result<Session, Failur
     let connection = side.connection.clone();
     let greeted = timeout(HELLO_LIMIT, hellos(shared, &side)).await;
     let refusal = match greeted {
-        Ok(Ok((send, receive, peer, cost))) => return Ok(session(shared, side, send, receive, peer, cost)),
+        Ok(Ok((send, receive, peer))) => return Ok(session(shared, side, send, receive, peer)),
         Ok(Err(failure)) => failure,
         Err(_) => Failure::down("the peer did not say hello in time"),
     };
@@ -68,29 +81,25 @@ pub(crate) async fn greet(shared: &Shared, side: Side) -> Result<Session, Failur
     Err(refusal)
 }
 
-async fn hellos(shared: &Shared, side: &Side) -> Result<(SendStream, RecvStream, Site, u32), Failure> {
+async fn hellos(shared: &Shared, side: &Side) -> Result<(SendStream, RecvStream, Peer), Failure> {
     let own = shared
         .read(|state| state.config.as_ref().map(|config| config.site.clone()))
         .unwrap_or_default();
+    let router = shared.read(|state| state.topology.router());
     let hello = Control {
-        body: Some(Body::Hello(Hello::of(&own, side.role, side.cost))),
+        body: Some(Body::Hello(Hello::of(&own, &router, side.role, side.cost))),
     };
-    let (mut send, mut receive, theirs);
+    let (mut send, mut receive, peer);
     if side.direction == Direction::Outgoing {
         Stream { send, receive } = side.connection.open().await?;
         say(&mut send, &hello).await?;
-        theirs = hear(&mut receive).await?;
-        check(&own, side, &theirs)?;
+        peer = check(&own, &router, side, &hear(&mut receive).await?)?;
     } else {
         Stream { send, receive } = side.connection.accept().await?;
-        theirs = hear(&mut receive).await?;
-        check(&own, side, &theirs)?;
+        peer = check(&own, &router, side, &hear(&mut receive).await?)?;
         say(&mut send, &hello).await?;
     }
-    let peer = theirs
-        .peer()
-        .map_err(|error| Failure::refused(format!("the peer sent {error}")))?;
-    Ok((send, receive, peer, theirs.cost))
+    Ok((send, receive, peer))
 }
 
 async fn say(send: &mut SendStream, message: &Control) -> Result<(), Failure> {
@@ -110,14 +119,8 @@ async fn hear(receive: &mut RecvStream) -> Result<Hello, Failure> {
     }
 }
 
-fn check(own: &SiteIdentity, side: &Side, hello: &Hello) -> Result<(), Failure> {
-    if hello.version != PROTOCOL_VERSION {
-        let theirs = hello.version;
-        let text = format!(
-            "link protocol version {theirs} there and {PROTOCOL_VERSION} here: upgrade the older site"
-        );
-        return Err(Failure::refused(text));
-    }
+fn check(own: &SiteIdentity, router: &RouterId, side: &Side, hello: &Hello) -> Result<Peer, Failure> {
+    hello.version().map_err(Failure::refused)?;
     if hello.role != side.role.as_str() {
         let text = format!(
             "this port takes {} links, asked for was one of another role",
@@ -125,60 +128,81 @@ fn check(own: &SiteIdentity, side: &Side, hello: &Hello) -> Result<(), Failure> 
         );
         return Err(Failure::refused(text));
     }
-    let peer = hello
-        .peer()
-        .map_err(|error| Failure::refused(format!("the peer sent {error}")))?;
-    if peer.id == own.id {
+    let sent = |error| Failure::refused(format!("the peer sent {error}"));
+    let peer = Peer {
+        site: hello.peer().map_err(sent)?,
+        router: hello.router().map_err(sent)?,
+        cost: hello.cost,
+    };
+    if side.role == Role::InterRouter && (peer.site.edge || own.mode == Mode::Edge) {
+        return Err(Failure::refused(
+            "an edge router makes edge links only: use a token for edges",
+        ));
+    }
+    // The routers of one site link as interior routers.
+    if peer.site.id == own.id && side.role == Role::Edge {
         return Err(Failure::refused(
             "both ends are the same site: this token is the site's own",
         ));
     }
-    Ok(())
+    if peer.router == *router {
+        let text = format!(
+            "both ends are the router \"{router}\": this token is the site's own, or two routers have one id"
+        );
+        return Err(Failure::refused(text));
+    }
+    Ok(peer)
 }
 
-fn session(
-    shared: &Shared,
-    side: Side,
-    send: SendStream,
-    receive: RecvStream,
-    peer: Site,
-    cost: u32,
-) -> Session {
-    let (sender, say) = watch::channel(Arc::new(Announcement::default()));
+/// What a link is for, seen from here.
+fn kind(side: &Side) -> LinkKind {
+    match (side.role, side.direction) {
+        (Role::InterRouter, _) => LinkKind::Interior,
+        (Role::Edge, Direction::Outgoing) => LinkKind::Uplink,
+        (Role::Edge, Direction::Incoming) => LinkKind::Attached,
+    }
+}
+
+fn session(shared: &Shared, side: Side, send: SendStream, receive: RecvStream, peer: Peer) -> Session {
     let outgoing = side.direction == Direction::Outgoing;
     let link = LiveLink {
         id: shared.next_link(),
+        kind: kind(&side),
         name: side.name,
         role: side.role,
         direction: side.direction,
         // The dialler's document sets the cost, for both ways.
-        cost: if outgoing { side.cost } else { cost.max(1) }.into(),
+        cost: if outgoing {
+            side.cost
+        } else {
+            peer.cost.clamp(1, DEAREST)
+        }
+        .into(),
         remote: side.connection.remote_address(),
-        peer,
+        router: peer.router,
+        peer: peer.site,
         since: jiff::Timestamp::now(),
         admitted_by: side.admitted_by,
         connection: side.connection,
         open: AtomicU64::new(0),
         saturation: Saturation::default(),
-        say: sender,
+        filter: ArcSwap::from_pointee(Filter::default()),
+        wake: Notify::new(),
     };
     Session {
         link: Arc::new(link),
         send,
         receive,
-        say,
     }
 }
+
+/// What a peer may say that a link costs.
+const DEAREST: u32 = 1 << 20;
 
 impl Session {
     /// Runs the link until its connection ends; says why it ended.
     pub(crate) async fn run(self, shared: &Arc<Shared>) -> Failure {
-        let Self {
-            link,
-            send,
-            receive,
-            say,
-        } = self;
+        let Self { link, send, receive } = self;
         shared.link_up(link.clone());
         if revoked(shared, &link) {
             link.close(CloseCode::Revoked, TOKEN_REVOKED);
@@ -188,7 +212,7 @@ impl Session {
         let ended = tokio::select! {
             error = link.connection.closed() => Failure::from(error),
             failure = read(shared, &link, receive, pongs, heard) => failure,
-            failure = write(shared, send, say, to_send, last_heard) => failure,
+            failure = write(shared, &link, send, to_send, last_heard) => failure,
             failure = streams(shared, &link) => failure,
         };
         shared.link_down(link.id);
@@ -230,13 +254,6 @@ async fn read(
         };
         heard.send_replace(Instant::now());
         match body {
-            Some(Body::Announce(said)) => match said.checked(&link.peer) {
-                Ok(announcement) => shared.event(Event::Announced {
-                    link: link.id,
-                    announcement,
-                }),
-                Err(error) => return Failure::refused(format!("the peer sent {error}")),
-            },
             // When four answers wait already, the peer asks faster than it reads.
             Some(Body::Ping(number)) => drop(pongs.try_send(number)),
             Some(Body::Bye(bye)) => {
@@ -251,34 +268,69 @@ async fn read(
                 shared.link_down(link.id);
             }
             Some(Body::Pong(_) | Body::Hello(_)) | None => {}
+            Some(body) => {
+                if let Err(error) = heard_of_network(shared, link, &body) {
+                    shared.metrics.fault(Fault::Protocol);
+                    return Failure::refused(format!("the peer sent {error}"));
+                }
+            }
         }
     }
+}
+
+/// Takes what the peer tells of the network. A peer that tells what is not its business is not believed further.
+fn heard_of_network(shared: &Shared, link: &LiveLink, body: &Body) -> Result<(), WireError> {
+    let Some(message) = said(body)? else { return Ok(()) };
+    let fits = match link.kind {
+        LinkKind::Interior => matches!(
+            message,
+            Message::Digests(_) | Message::Have(_) | Message::Records(_)
+        ),
+        LinkKind::Uplink => matches!(message, Message::Summary(_)),
+        LinkKind::Attached => matches!(message, Message::Announce(_)),
+    };
+    if !fits {
+        return Err(WireError::Content("what a peer of this role has no say in"));
+    }
+    shared.event(Event::Heard {
+        link: link.id,
+        message,
+    });
+    Ok(())
 }
 
 /// Tells the peer what it should know.
 async fn write(
     shared: &Shared,
+    link: &LiveLink,
     mut send: SendStream,
-    mut say: watch::Receiver<Arc<Announcement>>,
     mut pongs: mpsc::Receiver<u64>,
     heard: watch::Receiver<Instant>,
 ) -> Failure {
     let mut ping = interval_at(Instant::now() + PING, PING);
+    ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut silence = Silence::new(link);
     let mut count = 0;
     let mut leaving = false;
     loop {
         let body = tokio::select! {
-            changed = say.changed() => match changed {
-                Ok(()) => {
-                    let said = say.borrow_and_update().clone();
-                    Body::Announce(Announce::of(&said))
+            () = link.wake.notified() => match shared.tell(link.id) {
+                Some(message) => {
+                    // There may be more.
+                    link.wake.notify_one();
+                    body(&message)
                 }
-                Err(_) => return Failure::down("closed here"),
+                None => continue,
             },
             Some(number) = pongs.recv() => Body::Pong(number),
             _ = ping.tick() => {
-                if heard.borrow().elapsed() > PONG_LIMIT {
-                    return Failure::down("the peer's control stream is silent");
+                let heard = heard.borrow().elapsed();
+                if let Some(failure) = silence.check(link, heard) {
+                    return failure;
+                }
+                // The dialler asks, the acceptor only when nobody asks it.
+                if link.direction == Direction::Incoming && heard < PING * 3 / 2 {
+                    continue;
                 }
                 count += 1;
                 Body::Ping(count)
@@ -292,6 +344,38 @@ async fn write(
             return Failure::down(format!("the control stream: {error}"));
         }
     }
+}
+
+/// Notices that nothing arrives from a peer any more.
+struct Silence {
+    received: u64,
+    since: Instant,
+}
+
+impl Silence {
+    fn new(link: &LiveLink) -> Self {
+        Self {
+            received: received(link),
+            since: Instant::now(),
+        }
+    }
+
+    /// What is wrong, when the control stream was last heard so long ago.
+    fn check(&mut self, link: &LiveLink, heard: Duration) -> Option<Failure> {
+        let received = received(link);
+        if received != self.received {
+            (self.received, self.since) = (received, Instant::now());
+        }
+        if heard > PONG_LIMIT {
+            return Some(Failure::down("the peer's control stream is silent"));
+        }
+        let nothing = heard > SILENT_LIMIT && self.since.elapsed() + PING / 2 > SILENT_LIMIT;
+        nothing.then(|| Failure::down("nothing has arrived from the peer for 3 s"))
+    }
+}
+
+fn received(link: &LiveLink) -> u64 {
+    link.connection.statistics().bytes_received
 }
 
 /// Serves the streams that the peer opens.

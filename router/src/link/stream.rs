@@ -3,27 +3,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use karez_topology::{Address, Decision, NextHop, TargetId};
+use karez_topology::Arrival;
 use tokio::time::timeout;
 
 use super::live::LiveLink;
 use super::transport::{ConnectionError, RESET_CODE, RecvStream, SendStream, Stream};
-use crate::carry::{End, carry};
-use crate::connector::{Connector, Counted, Opens};
-use crate::listener::dial;
+use crate::carry::carry;
 use crate::metrics::{Ending, Fault};
 use crate::record::{Client, ConnectionRecord};
 use crate::shared::Shared;
+use crate::way::{self, Origin};
 use crate::wire::{Answer, Open, WireError, read_answer, read_open, write_answer, write_open};
 
 /// A peer whose streams are all taken gives us one in this time, or the connection goes elsewhere.
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
 /// A peer that dials its target answers in this time.
-const ANSWER_LIMIT: Duration = Duration::from_secs(15);
+const ANSWER_LIMIT: Duration = Duration::from_secs(6);
+/// And for each link that the connection may still take, in as much more.
+const ANSWER_A_HOP: Duration = Duration::from_secs(1);
 /// A peer that opens a stream says what it wants in this time.
 const HEADER_LIMIT: Duration = Duration::from_secs(5);
-/// Targets that are tried for one connection.
-const ATTEMPTS: usize = 3;
 
 /// Why a connection cannot go over a link.
 #[derive(Debug, thiserror::Error)]
@@ -51,32 +50,18 @@ pub(crate) enum OpenError {
     Saturated,
 }
 
-/// What a connection wants of the peer.
-pub(crate) struct Wanted<'a> {
-    /// Where it goes.
-    pub(crate) address: &'a Address,
-    /// Whether targets that have as many connections as they should have are to take it.
-    pub(crate) last_resort: bool,
-}
-
-/// Opens a stream to an address at the peer; it carries data when this returns.
-pub(crate) async fn open(link: &LiveLink, wanted: &Wanted<'_>) -> Result<Stream, OpenError> {
+/// Opens a stream to an address at or behind the peer; it carries data when this returns.
+pub(crate) async fn open(link: &LiveLink, header: Open) -> Result<Stream, OpenError> {
     let slow = OpenError::Slow;
     let opened = timeout(OPEN_LIMIT, link.open()).await;
     let Stream {
         mut send,
         mut receive,
     } = opened.map_err(|_| slow("take another stream"))??;
-    let header = Open {
-        address: wanted.address.name.clone(),
-        port: u32::from(wanted.address.port),
-        // One hop: the peer's own targets only.
-        hop_limit: 0,
-        trace_parent: String::new(),
-        last_resort: wanted.last_resort,
-    };
+    // Each router waits a little longer than the next one, so that it still hears why.
+    let limit = ANSWER_LIMIT + ANSWER_A_HOP * u32::from(header.hops_left());
     write_open(&mut send, &header).await?;
-    match timeout(ANSWER_LIMIT, read_answer(&mut receive))
+    match timeout(limit, read_answer(&mut receive))
         .await
         .map_err(|_| slow("answer"))??
     {
@@ -87,17 +72,21 @@ pub(crate) async fn open(link: &LiveLink, wanted: &Wanted<'_>) -> Result<Stream,
     }
 }
 
-/// Serves a stream that the peer opened: to a target of ours, or refused.
+/// Serves a stream that the peer opened: to a target of ours, over another link, or refused.
 pub(crate) async fn serve(shared: Arc<Shared>, link: Arc<LiveLink>, stream: Stream) {
     let Stream {
         mut send,
         mut receive,
     } = stream;
     let header = timeout(HEADER_LIMIT, read_open(&mut receive)).await;
-    let header = header.map(|header| header.and_then(|open| Ok((open.address()?, open.last_resort))));
-    let (address, last_resort) = match header {
+    let checked = header.map(|header| {
+        let header = header?;
+        Ok((header.address()?, header.router()?, header))
+    });
+    let (address, to, header) = match checked {
         Ok(Ok(wanted)) => wanted,
         Ok(Err(error)) => {
+            let error: WireError = error;
             shared.metrics.fault(Fault::Protocol);
             tracing::debug!(link = link.name, %error, "a stream without a usable header");
             return refuse(&mut send, &mut receive);
@@ -105,13 +94,26 @@ pub(crate) async fn serve(shared: Arc<Shared>, link: Arc<LiveLink>, stream: Stre
         Err(_) => return refuse(&mut send, &mut receive),
     };
     let mut record = ConnectionRecord::new(&shared.metrics, Client::Link(link.name.clone()), address.clone());
-    let answer = match target(&shared, &address, last_resort).await {
-        Ok((target, target_end, counted)) => {
-            record.set_route(format!("target {target}"));
+    let arrival = Arrival {
+        link: link.id,
+        to,
+        hops_left: header.hops_left(),
+    };
+    let found = if link.filter.load().reach.allows(&address.name) {
+        let (arrival, header) = (&arrival, &header);
+        way::find(&shared, &address, &Origin::Link { arrival, header }).await
+    } else {
+        Err(Answer::Refused(
+            "the address is not exposed to this link".to_owned(),
+        ))
+    };
+    let answer = match found {
+        Ok(way) => {
+            record.set_route(way.route);
             if write_answer(&mut send, &Answer::Connected).await.is_ok() {
-                carry(Stream { send, receive }.into(), target_end, record, &shared.force).await;
+                carry(Stream { send, receive }.into(), way.end, record, &shared.force).await;
             }
-            drop(counted);
+            drop(way.counted);
             return;
         }
         Err(answer) => answer,
@@ -126,32 +128,6 @@ pub(crate) async fn serve(shared: Arc<Shared>, link: Arc<LiveLink>, stream: Stre
         let _ = send.finish();
     }
     receive.stop(RESET_CODE);
-}
-
-/// One of this site's own targets, connected: what came over a link goes no further.
-async fn target(
-    shared: &Arc<Shared>,
-    address: &Address,
-    last_resort: bool,
-) -> Result<(TargetId, End, Counted<Opens<Connector>>), Answer> {
-    let mut tried = Vec::new();
-    let mut answer = Answer::NoRoute;
-    while tried.len() < ATTEMPTS {
-        let view = shared.view();
-        let Decision::Local(target) = view.decide(address, 0, &tried) else {
-            break;
-        };
-        let next = NextHop::Local(target.clone());
-        if !last_resort && view.is_saturated(&next, address) {
-            return Err(Answer::Saturated);
-        }
-        tried.push(next);
-        match dial(shared, &target).await {
-            Ok((end, counted)) => return Ok((target, end, counted)),
-            Err(error) => answer = Answer::Refused(error),
-        }
-    }
-    Err(answer)
 }
 
 fn refuse(send: &mut SendStream, receive: &mut RecvStream) {

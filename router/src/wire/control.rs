@@ -1,4 +1,4 @@
-//! The control stream's messages, and their meaning for the topology.
+//! The control stream's messages: who speaks, whether it lives, and what it tells about the network.
 
 use karez_router_config::api::SiteIdentity;
 use karez_router_config::{Mode, Role};
@@ -7,18 +7,19 @@ use prost::{Message, Oneof};
 
 use super::clean;
 use super::frame::WireError;
+use super::routing::{Announce, Digests, Have, Records, Summary, router};
 
-/// The version of the control messages that we speak; peers with another one are told so.
-pub(crate) const PROTOCOL_VERSION: u32 = 1;
-/// More entries in one announcement than any site has.
-const ENTRIES: usize = 10_000;
+/// The version of the control messages that we speak.
+const PROTOCOL_VERSION: u32 = 2;
+/// The oldest that we understand as well. Version 1 knew neighbours only.
+const OLDEST_VERSION: u32 = 2;
 /// Longer than any name.
 const NAME: usize = 253;
 
 /// One control message. An unknown body is skipped, so that later versions can add some.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Control {
-    #[prost(oneof = "Body", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     pub(crate) body: Option<Body>,
 }
 
@@ -28,7 +29,7 @@ pub(crate) enum Body {
     /// Who we are; the first message both ways.
     #[prost(message, tag = "1")]
     Hello(Hello),
-    /// What we have; replaces the one before.
+    /// What an edge has; replaces the one before.
     #[prost(message, tag = "2")]
     Announce(Announce),
     /// Asks for a pong with the same number.
@@ -40,6 +41,18 @@ pub(crate) enum Body {
     /// No new connections, please: we are leaving.
     #[prost(message, tag = "5")]
     Bye(Bye),
+    /// What each router's records amount to.
+    #[prost(message, tag = "6")]
+    Digests(Digests),
+    /// Which of a router's records we have.
+    #[prost(message, tag = "7")]
+    Have(Have),
+    /// Records that the peer may not have.
+    #[prost(message, tag = "8")]
+    Records(Records),
+    /// What changed of what an edge can reach.
+    #[prost(message, tag = "9")]
+    Summary(Summary),
 }
 
 /// Who speaks.
@@ -53,6 +66,12 @@ pub(crate) struct Hello {
     pub(crate) role: String,
     #[prost(uint32, tag = "4")]
     pub(crate) cost: u32,
+    /// The router's name; a site may have several.
+    #[prost(string, tag = "5")]
+    pub(crate) router: String,
+    /// The oldest version that it understands.
+    #[prost(uint32, tag = "6")]
+    pub(crate) oldest: u32,
 }
 
 /// A site.
@@ -70,43 +89,6 @@ pub(crate) struct Site {
     pub(crate) edge: bool,
 }
 
-/// What a site has.
-#[derive(Clone, PartialEq, Message)]
-pub(crate) struct Announce {
-    #[prost(message, optional, tag = "1")]
-    pub(crate) site: Option<Site>,
-    #[prost(message, repeated, tag = "2")]
-    pub(crate) services: Vec<Service>,
-    #[prost(message, repeated, tag = "3")]
-    pub(crate) routes: Vec<Route>,
-    #[prost(string, repeated, tag = "4")]
-    pub(crate) links: Vec<String>,
-}
-
-/// A service.
-#[derive(Clone, PartialEq, Message)]
-pub(crate) struct Service {
-    #[prost(string, tag = "1")]
-    pub(crate) address: String,
-    #[prost(string, tag = "2")]
-    pub(crate) protocol: String,
-    #[prost(uint32, repeated, tag = "3")]
-    pub(crate) ports: Vec<u32>,
-    #[prost(string, repeated, tag = "4")]
-    pub(crate) targets: Vec<String>,
-}
-
-/// An address that can be reached.
-#[derive(Clone, PartialEq, Message)]
-pub(crate) struct Route {
-    #[prost(string, tag = "1")]
-    pub(crate) name: String,
-    #[prost(uint32, tag = "2")]
-    pub(crate) port: u32,
-    #[prost(uint32, tag = "3")]
-    pub(crate) cost: u32,
-}
-
 /// Why a site leaves.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Bye {
@@ -116,7 +98,7 @@ pub(crate) struct Bye {
 
 impl Hello {
     /// Our hello for a link of this role.
-    pub(crate) fn of(site: &SiteIdentity, role: Role, cost: u32) -> Self {
+    pub(crate) fn of(site: &SiteIdentity, router: &str, role: Role, cost: u32) -> Self {
         let site = Site {
             id: site.id.clone(),
             name: site.name.clone(),
@@ -129,7 +111,30 @@ impl Hello {
             site: Some(site),
             role: role.as_str().to_owned(),
             cost,
+            router: router.to_owned(),
+            oldest: OLDEST_VERSION,
         }
+    }
+
+    /// Whether both sides understand one version; else what to tell.
+    pub(crate) fn version(&self) -> Result<(), String> {
+        let oldest = if self.oldest == 0 {
+            self.version
+        } else {
+            self.oldest
+        };
+        if oldest <= PROTOCOL_VERSION && self.version >= OLDEST_VERSION {
+            return Ok(());
+        }
+        Err(format!(
+            "link protocol version {} there and {PROTOCOL_VERSION} here: upgrade the older site",
+            self.version
+        ))
+    }
+
+    /// The peer's router.
+    pub(crate) fn router(&self) -> Result<topology::RouterId, WireError> {
+        router(&self.router)
     }
 
     /// The peer's site.
@@ -142,7 +147,7 @@ impl Hello {
 }
 
 impl Site {
-    fn checked(&self) -> Result<topology::Site, WireError> {
+    pub(super) fn checked(&self) -> Result<topology::Site, WireError> {
         if self.id.is_empty() || self.id.len() > NAME {
             return Err(WireError::Content("a site without a usable id"));
         }
@@ -155,7 +160,7 @@ impl Site {
         })
     }
 
-    fn of(site: &topology::Site) -> Self {
+    pub(super) fn of(site: &topology::Site) -> Self {
         Self {
             id: site.id.clone(),
             name: site.name.clone(),
@@ -163,86 +168,6 @@ impl Site {
             version: site.version.clone(),
             edge: site.edge,
         }
-    }
-}
-
-impl Announce {
-    /// The message for an announcement.
-    pub(crate) fn of(announcement: &topology::Announcement) -> Self {
-        let services = announcement.services.iter().map(|service| Service {
-            address: service.address.clone(),
-            protocol: service.protocol.clone(),
-            ports: service.ports.iter().map(|port| u32::from(*port)).collect(),
-            targets: service.targets.clone(),
-        });
-        let routes = announcement.routes.iter().map(|route| Route {
-            name: route.address.name.clone(),
-            port: u32::from(route.address.port),
-            cost: route.cost,
-        });
-        Self {
-            site: Some(Site::of(&announcement.site)),
-            services: services.collect(),
-            routes: routes.collect(),
-            links: announcement.links.clone(),
-        }
-    }
-
-    /// What the peer said, checked. It can only speak for the site that its hello named.
-    pub(crate) fn checked(&self, peer: &topology::Site) -> Result<topology::Announcement, WireError> {
-        let site = self
-            .site
-            .as_ref()
-            .map_or_else(|| Ok(peer.clone()), Site::checked)?;
-        if site.id != peer.id {
-            return Err(WireError::Content("an announcement for another site"));
-        }
-        if self.services.len().max(self.routes.len()).max(self.links.len()) > ENTRIES {
-            return Err(WireError::Content("too many entries in an announcement"));
-        }
-        Ok(topology::Announcement {
-            site,
-            services: self
-                .services
-                .iter()
-                .map(Service::checked)
-                .collect::<Result<_, _>>()?,
-            routes: self.routes.iter().map(Route::checked).collect::<Result<_, _>>()?,
-            links: self.links.iter().map(|id| clean(id, NAME)).collect(),
-        })
-    }
-}
-
-impl Service {
-    fn checked(&self) -> Result<topology::Service, WireError> {
-        Ok(topology::Service {
-            address: name(&self.address)?,
-            protocol: clean(&self.protocol, 16),
-            ports: self
-                .ports
-                .iter()
-                .map(|number| port(*number))
-                .collect::<Result<_, _>>()?,
-            targets: self
-                .targets
-                .iter()
-                .take(ENTRIES)
-                .map(|target| clean(target, NAME))
-                .collect(),
-        })
-    }
-}
-
-impl Route {
-    fn checked(&self) -> Result<topology::Route, WireError> {
-        let address = topology::Address {
-            name: name(&self.name)?,
-            port: port(self.port)?,
-        };
-        Ok(topology::Route {
-            address,
-            cost: self.cost,
-        })
     }
 }
 

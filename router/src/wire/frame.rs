@@ -88,7 +88,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::wire::{Answer, Body, Open, read_answer, read_open, write_answer, write_open};
+    use crate::wire::{Answer, Body, Open, body, read_answer, read_open, said, write_answer, write_open};
 
     fn run<T>(future: impl Future<Output = T>) -> T {
         tokio::runtime::Builder::new_current_thread()
@@ -118,8 +118,8 @@ mod tests {
             address: "otel".into(),
             port: 4317,
             hop_limit: 0,
-            trace_parent: String::new(),
             last_resort: true,
+            ..Open::default()
         };
         let mut bytes = Vec::new();
         run(write_open(&mut bytes, &open)).unwrap();
@@ -136,33 +136,115 @@ mod tests {
         }
     }
 
+    /// One of each kind.
+    fn messages() -> Vec<karez_topology::Message> {
+        use karez_topology::*;
+        let address = Address {
+            name: "otel".into(),
+            port: 4317,
+        };
+        let route = Route {
+            address: address.clone(),
+            cost: 3,
+            sealed: vec![Fingerprint([7; 32])],
+        };
+        let site = Site {
+            id: "a".into(),
+            name: "b".into(),
+            ..Site::default()
+        };
+        let service = Service {
+            address: "otel".into(),
+            protocol: "tcp".into(),
+            ports: vec![4317],
+            targets: vec!["t".into()],
+        };
+        let has = std::sync::Arc::new(Announcement {
+            site: site.clone(),
+            services: vec![service.clone()],
+            routes: vec![route.clone(); 5],
+            links: vec!["c".into()],
+        });
+        let record = |part, body| Flooded {
+            record: std::sync::Arc::new(Record {
+                origin: "r".into(),
+                epoch: 5,
+                sequence: 6,
+                part,
+                body,
+            }),
+            age: 7,
+        };
+        let neighbour = |router: &str| Neighbour {
+            router: router.into(),
+            cost: 2,
+        };
+        let router = Body::Router {
+            neighbours: vec![neighbour("x"), neighbour("y")],
+            has: has.clone(),
+        };
+        let edge = Body::Edge {
+            router: "e".into(),
+            cost: 1,
+            has: has.clone(),
+        };
+        vec![
+            Message::Announce(has),
+            Message::Digests(vec![Digest {
+                router: "r".into(),
+                epoch: 1,
+                digest: u64::MAX,
+            }]),
+            Message::Have(Have {
+                router: "r".into(),
+                epoch: 1,
+                parts: vec![(0, 1), (9, 3)],
+            }),
+            Message::Records(vec![record(0, router), record(3, edge), record(4, Body::Gone)]),
+            Message::Summary(Summary {
+                first: true,
+                routes: vec![route],
+                unreachable: vec![address],
+                sites: vec![(site, vec![service])],
+                gone: vec!["d".into()],
+            }),
+        ]
+    }
+
+    #[test]
+    fn what_is_told_of_the_network_comes_back() {
+        for message in messages() {
+            let mut bytes = Vec::new();
+            let body = Some(body(&message));
+            run(write_control(&mut bytes, &Control { body })).unwrap();
+            let read = run(read_control(&mut bytes.as_slice())).unwrap().unwrap();
+            assert_eq!(said(&read.body.unwrap()).unwrap(), Some(message));
+        }
+    }
+
     proptest! {
         #[test]
         fn foreign_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
-            let peer = karez_topology::Site { id: "a".into(), ..Default::default() };
-            if let Ok(Some(Control { body: Some(Body::Announce(announce)) })) = run(read_control(&mut bytes.as_slice())) {
-                let _ = announce.checked(&peer);
+            if let Ok(Some(Control { body: Some(body) })) = run(read_control(&mut bytes.as_slice())) {
+                let _ = said(&body);
             }
-            if let Ok(Control { body: Some(Body::Announce(announce)) }) = Control::decode(bytes.as_slice()) {
-                let _ = announce.checked(&peer);
+            if let Ok(Control { body: Some(body) }) = Control::decode(bytes.as_slice()) {
+                let _ = said(&body);
             }
             let _ = run(read_open(&mut bytes.as_slice()));
             let _ = run(read_answer(&mut bytes.as_slice()));
         }
 
         #[test]
-        fn a_damaged_announcement_never_panics(at in 0usize..200, to in any::<u8>()) {
-            let route = karez_topology::Route {
-                address: karez_topology::Address { name: "otel".into(), port: 4317 },
-                cost: 0,
-            };
-            let said = karez_topology::Announcement { routes: vec![route; 5], ..Default::default() };
+        fn a_damaged_message_never_panics(which in 0usize..5, at in 0usize..400, to in any::<u8>()) {
             let mut bytes = Vec::new();
-            let body = Some(Body::Announce(crate::wire::Announce::of(&said)));
+            let body = Some(body(&messages()[which]));
             run(write_control(&mut bytes, &Control { body })).unwrap();
             let at = at % bytes.len();
             bytes[at] = to;
-            let _ = run(read_control(&mut bytes.as_slice()));
+            if let Ok(Some(Control { body: Some(body) })) = run(read_control(&mut bytes.as_slice())) {
+                let _ = said(&body);
+            }
         }
     }
 }

@@ -11,12 +11,14 @@
 mod control;
 mod frame;
 mod open;
+mod routing;
 
 use crate::link::{ReadExactError, RecvStream, SendStream, WriteError};
 
-pub(crate) use control::{Announce, Body, Bye, Control, Hello, PROTOCOL_VERSION};
+pub(crate) use control::{Body, Bye, Control, Hello};
 pub(crate) use frame::{WireError, read_control, write_control};
 pub(crate) use open::{Answer, Open, read_answer, read_open, write_answer, write_open};
+pub(crate) use routing::{body, said};
 
 /// The protocol's name in the TLS handshake.
 pub(crate) const ALPN: &[u8] = b"karez-link/1";

@@ -1,13 +1,15 @@
 //! The header that opens a data stream, and its answer.
 
+use karez_topology::To;
 use prost::Message;
 
 use super::control::{name, port};
 use super::frame::WireError;
+use super::routing::router;
 use super::{Reader, Writer, clean};
 
 /// The longest header.
-const OPEN_LIMIT: usize = 1024;
+const OPEN_LIMIT: usize = 2048;
 /// The longest reason in an answer.
 const REASON_LIMIT: usize = 1024;
 
@@ -34,9 +36,51 @@ pub(crate) struct Open {
     /// Targets that have all the connections that they should have are to take it nevertheless: there is no other way.
     #[prost(bool, tag = "5")]
     pub(crate) last_resort: bool,
+    /// The interior router that is to take it; when empty, whoever reads this chooses.
+    #[prost(string, tag = "20")]
+    pub(crate) router: String,
 }
 
+/// Links that a connection may take.
+const HOP_LIMIT: u8 = 12;
+
 impl Open {
+    /// The header of a connection from here.
+    pub(crate) fn to(address: &karez_topology::Address, to: &To) -> Self {
+        Self {
+            address: address.name.clone(),
+            port: u32::from(address.port),
+            router: match to {
+                To::Router(router) => router.to_string(),
+                To::Edge | To::Uplink => String::new(),
+            },
+            hop_limit: u32::from(HOP_LIMIT),
+            ..Self::default()
+        }
+    }
+
+    /// The header of the same connection, one link further.
+    pub(crate) fn onward(mut self, to: &To) -> Self {
+        self.hop_limit = self.hop_limit.min(u32::from(HOP_LIMIT)).saturating_sub(1);
+        self.router = match to {
+            To::Router(router) => router.to_string(),
+            To::Edge | To::Uplink => String::new(),
+        };
+        self
+    }
+
+    /// How many further links it may take.
+    pub(crate) fn hops_left(&self) -> u8 {
+        u8::try_from(self.hop_limit).unwrap_or(u8::MAX).min(HOP_LIMIT)
+    }
+
+    /// The router that is to take it.
+    pub(crate) fn router(&self) -> Result<Option<karez_topology::RouterId>, WireError> {
+        (!self.router.is_empty())
+            .then(|| router(&self.router))
+            .transpose()
+    }
+
     /// The address, checked.
     pub(crate) fn address(&self) -> Result<karez_topology::Address, WireError> {
         Ok(karez_topology::Address {

@@ -1,8 +1,11 @@
 //! Decide, then do: the forwarding table, and where a new connection goes.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
-use crate::model::{Address, LinkId, TargetId};
+use crate::model::{Address, Fingerprint, LinkId, RouterId, TargetId};
+use crate::paths::{Paths, Reach};
 
 /// Where a connection can go next.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -10,7 +13,27 @@ pub enum NextHop {
     /// To a target on this site.
     Local(TargetId),
     /// Over a link.
-    Link(LinkId),
+    Link(Path),
+}
+
+/// A link, and what for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Path {
+    /// The link.
+    pub link: LinkId,
+    /// Who is to take the connection.
+    pub to: To,
+}
+
+/// Who is to take a connection that goes over a link.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum To {
+    /// The edge at its other end.
+    Edge,
+    /// The interior router at its other end decides: we are its edge.
+    Uplink,
+    /// This interior router, perhaps several links away.
+    Router(RouterId),
 }
 
 /// A way to an address.
@@ -22,16 +45,52 @@ pub struct Hop {
     pub next: NextHop,
 }
 
-/// Address → the ways to it, cheapest first.
+/// All that is known about reaching an address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ways {
+    /// The ways, cheapest first.
+    pub hops: Vec<Hop>,
+    /// Who may be at the other end, when connections to it are encrypted end to end.
+    pub sealed: Vec<Fingerprint>,
+}
+
+const SHARDS: usize = 128;
+
+type Shard = Arc<BTreeMap<Address, Arc<Ways>>>;
+
+/// Address → the ways to it, and router → the links towards it. Clones are cheap: a change copies only its surroundings.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
-    pub(crate) ways: BTreeMap<Address, Vec<Hop>>,
+    shards: Vec<Shard>,
+    routers: Arc<Paths>,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self {
+            shards: vec![Shard::default(); SHARDS],
+            routers: Arc::default(),
+        }
+    }
+}
+
+fn shard(address: &Address) -> usize {
+    let mut hasher = DefaultHasher::new();
+    address.hash(&mut hasher);
+    usize::try_from(hasher.finish() % SHARDS as u64).unwrap_or(0)
 }
 
 impl Table {
+    /// All that is known about reaching an address.
+    pub fn find(&self, address: &Address) -> Option<&Ways> {
+        self.shards[shard(address)].get(address).map(|ways| &**ways)
+    }
+
     /// The ways to an address, cheapest first.
     pub fn ways(&self, address: &Address) -> &[Hop] {
-        self.ways.get(address).map(Vec::as_slice).unwrap_or_default()
+        self.find(address)
+            .map(|ways| ways.hops.as_slice())
+            .unwrap_or_default()
     }
 
     /// Whether the address can be reached at all.
@@ -39,9 +98,43 @@ impl Table {
         !self.ways(address).is_empty()
     }
 
-    /// Every reachable address with its ways.
+    /// How an interior router is reached.
+    pub fn router(&self, router: &str) -> Option<&Reach> {
+        self.routers.get(router)
+    }
+
+    /// Every interior router that can be reached, in no order.
+    pub fn routers(&self) -> impl Iterator<Item = (&RouterId, &Reach)> {
+        self.routers.iter()
+    }
+
+    /// Every reachable address with its ways, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (&Address, &[Hop])> {
-        self.ways.iter().map(|(address, ways)| (address, ways.as_slice()))
+        self.shards
+            .iter()
+            .flat_map(|shard| shard.iter())
+            .map(|(address, ways)| (address, ways.hops.as_slice()))
+    }
+
+    /// Sets the ways to an address; says whether that is a change.
+    pub(crate) fn set(&mut self, address: &Address, ways: Ways) -> bool {
+        if self
+            .find(address)
+            .map_or(ways.hops.is_empty(), |old| *old == ways)
+        {
+            return false;
+        }
+        let shard = Arc::make_mut(&mut self.shards[shard(address)]);
+        if ways.hops.is_empty() {
+            shard.remove(address);
+        } else {
+            shard.insert(address.clone(), Arc::new(ways));
+        }
+        true
+    }
+
+    pub(crate) fn set_routers(&mut self, routers: Arc<Paths>) {
+        self.routers = routers;
     }
 }
 
@@ -62,7 +155,7 @@ pub enum Decision {
     /// To a target on this site.
     Local(TargetId),
     /// Over a link.
-    Link(LinkId),
+    Link(Path),
     /// Nowhere.
     NoRoute,
 }
@@ -72,25 +165,90 @@ impl Decision {
     pub fn next(self) -> Option<NextHop> {
         match self {
             Self::Local(target) => Some(NextHop::Local(target)),
-            Self::Link(link) => Some(NextHop::Link(link)),
+            Self::Link(path) => Some(NextHop::Link(path)),
             Self::NoRoute => None,
         }
     }
 }
 
-/// Chooses among the ways to `address`: what has not failed lately, then what is not saturated, then the lowest
-/// cost, then the fewest open connections.
+impl From<&NextHop> for Decision {
+    fn from(next: &NextHop) -> Self {
+        match next {
+            NextHop::Local(target) => Self::Local(target.clone()),
+            NextHop::Link(path) => Self::Link(path.clone()),
+        }
+    }
+}
+
+/// A connection that came over a link.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// Over which link: it never goes back there.
+    pub link: LinkId,
+    /// The interior router that is to take it: perhaps this one. With `None` this one decides.
+    pub to: Option<RouterId>,
+    /// Whether it may go on, over as many more links.
+    pub hops_left: u8,
+}
+
+/// Chooses among the ways to `address` for a client of this site: what has not failed lately, then what is not
+/// saturated, then the lowest cost, then the fewest open connections.
+pub fn decide(table: &Table, address: &Address, loads: impl Fn(&NextHop) -> Load) -> Decision {
+    best(table.ways(address).iter(), loads)
+}
+
+/// Chooses for a connection that came over a link to the router `own`.
 ///
-/// With `hops_left` 0 only this site's own targets count: so a connection that came over a link goes no further.
-pub fn decide(table: &Table, address: &Address, hops_left: u8, loads: impl Fn(&NextHop) -> Load) -> Decision {
-    let allowed = |hop: &&Hop| hops_left > 0 || matches!(hop.next, NextHop::Local(_));
-    let best = table.ways(address).iter().filter(allowed).min_by_key(|hop| {
+/// A router that the first one chose is followed by shortest paths; so all routers whose tables agree forward without a
+/// loop, and while they do not the hop limit ends it. The chosen router gives it to its own targets and edges only.
+pub fn decide_onward(
+    table: &Table,
+    own: &str,
+    address: &Address,
+    arrival: &Arrival,
+    loads: impl Fn(&NextHop) -> Load,
+) -> Decision {
+    let onward = |link: LinkId| arrival.hops_left > 0 && link != arrival.link;
+    match &arrival.to {
+        Some(router) if **router != *own => {
+            let links = table.router(router).map(|reach| reach.links.as_slice());
+            let hops: Vec<Hop> = links
+                .unwrap_or_default()
+                .iter()
+                .filter(|link| onward(**link))
+                .map(|link| Hop {
+                    cost: 0,
+                    next: NextHop::Link(Path {
+                        link: *link,
+                        to: To::Router(router.clone()),
+                    }),
+                })
+                .collect();
+            best(hops.iter(), loads)
+        }
+        taken => {
+            let here = taken.is_some();
+            let allowed = |hop: &&Hop| match &hop.next {
+                NextHop::Local(_) => true,
+                NextHop::Link(path) => {
+                    onward(path.link)
+                        && match path.to {
+                            To::Edge => true,
+                            To::Router(_) => !here,
+                            // We are an edge there, and edges are on no one's way.
+                            To::Uplink => false,
+                        }
+                }
+            };
+            best(table.ways(address).iter().filter(allowed), loads)
+        }
+    }
+}
+
+fn best<'a>(hops: impl Iterator<Item = &'a Hop>, loads: impl Fn(&NextHop) -> Load) -> Decision {
+    let best = hops.min_by_key(|hop| {
         let load = loads(&hop.next);
         (load.set_aside, load.saturated, hop.cost, load.open)
     });
-    match best.map(|hop| &hop.next) {
-        Some(NextHop::Local(target)) => Decision::Local(target.clone()),
-        Some(NextHop::Link(link)) => Decision::Link(*link),
-        None => Decision::NoRoute,
-    }
+    best.map_or(Decision::NoRoute, |hop| Decision::from(&hop.next))
 }

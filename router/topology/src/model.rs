@@ -1,4 +1,4 @@
-//! The words: sites, services, addresses, routes, and what one site says to another.
+//! The words: routers, sites, services, addresses, routes, and the records that routers keep of each other.
 
 use std::sync::Arc;
 
@@ -17,12 +17,31 @@ impl std::fmt::Display for Address {
     }
 }
 
-/// One live link, for as long as it is up.
+/// One live link, for as long as it is up. A router never uses a number twice while it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId(pub u64);
 
 /// A target on this site, by its connector's name.
 pub type TargetId = Arc<str>;
+
+/// A router: unique in the network, also among the routers of one site.
+pub type RouterId = Arc<str>;
+
+/// What a link is for, seen from here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum LinkKind {
+    /// Between interior routers: both flood and forward.
+    #[default]
+    Interior,
+    /// To an interior router, we are its edge.
+    Uplink,
+    /// From an edge router, we are its interior one.
+    Attached,
+}
+
+/// SHA-256 of the certificate that a router proves itself with when a connection is encrypted end to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fingerprint(pub [u8; 32]);
 
 /// Who a site is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,24 +71,129 @@ pub struct Service {
     pub targets: Vec<String>,
 }
 
-/// An address that can be reached through the announcing site.
+/// An address that can be reached through the one who says so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     /// The address.
     pub address: Address,
-    /// The cost from the announcing site on; 0 for its own targets.
+    /// The cost from there on; 0 for its own targets.
     pub cost: u32,
+    /// Whom to expect at the other end, when connections to it are encrypted end to end. Several routers may serve it.
+    pub sealed: Vec<Fingerprint>,
 }
 
-/// Everything a site says to a neighbour; each one replaces the one before.
+/// What a router has itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Announcement {
     /// Who speaks.
     pub site: Site,
     /// The services it defines.
     pub services: Vec<Service>,
-    /// What can be reached through it.
+    /// What its own targets serve.
     pub routes: Vec<Route>,
     /// Ids of the sites that it made links to.
     pub links: Vec<String>,
+}
+
+/// An interior router that a router has a link to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Neighbour {
+    /// Which.
+    pub router: RouterId,
+    /// What the cheapest link to it costs.
+    pub cost: u32,
+}
+
+/// Which part of a router's state a record tells: [`CORE`], or the number of the link of an attached edge.
+pub type Part = u64;
+
+/// The part that tells of the router itself.
+pub const CORE: Part = 0;
+
+/// One record of the network's state. Only its origin makes new ones; all interior routers keep the newest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The router that it is about and from.
+    pub origin: RouterId,
+    /// When that router started: records of an earlier life do not count any more.
+    pub epoch: u64,
+    /// Grows with each record of this life.
+    pub sequence: u64,
+    /// Which part of the router's state.
+    pub part: Part,
+    /// What it tells.
+    pub body: Body,
+}
+
+/// What a record tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// The router itself, in [`CORE`].
+    Router {
+        /// Its interior neighbours, by name.
+        neighbours: Vec<Neighbour>,
+        /// What it has.
+        has: Arc<Announcement>,
+    },
+    /// An edge that is attached to it.
+    Edge {
+        /// The edge's router.
+        router: RouterId,
+        /// What the link to it costs.
+        cost: u32,
+        /// What the edge has.
+        has: Arc<Announcement>,
+    },
+    /// The edge is no longer attached.
+    Gone,
+}
+
+impl Body {
+    /// What the router or edge has.
+    pub fn has(&self) -> Option<&Arc<Announcement>> {
+        match self {
+            Self::Router { has, .. } | Self::Edge { has, .. } => Some(has),
+            Self::Gone => None,
+        }
+    }
+}
+
+impl Record {
+    /// About how many bytes it takes, on the wire and in memory.
+    pub fn size(&self) -> usize {
+        let body = match &self.body {
+            Body::Router { neighbours, has } => {
+                has.size() + neighbours.iter().map(|peer| peer.router.len() + 8).sum::<usize>()
+            }
+            Body::Edge { router, has, .. } => has.size() + router.len() + 8,
+            Body::Gone => 0,
+        };
+        self.origin.len() + 24 + body
+    }
+}
+
+impl Announcement {
+    /// About how many bytes it takes.
+    pub fn size(&self) -> usize {
+        let site = &self.site;
+        let service = |service: &Service| {
+            let targets = service.targets.iter().map(|name| name.len() + 2).sum::<usize>();
+            service.address.len() + service.protocol.len() + 3 * service.ports.len() + targets + 8
+        };
+        site.id.len()
+            + site.name.len()
+            + site.namespace.len()
+            + site.version.len()
+            + 12
+            + self.services.iter().map(service).sum::<usize>()
+            + self.routes.iter().map(Route::size).sum::<usize>()
+            + self.links.iter().map(|id| id.len() + 2).sum::<usize>()
+    }
+}
+
+impl Route {
+    /// About how many bytes it takes.
+    pub fn size(&self) -> usize {
+        self.address.name.len() + 12 + 34 * self.sealed.len()
+    }
 }

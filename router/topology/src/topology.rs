@@ -1,20 +1,48 @@
-//! The state machine: events in, the table and announcements out.
+//! The state machine: events in, the table and links to wake out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::decide::{Hop, NextHop, Table};
-use crate::model::{Address, Announcement, LinkId, Route, Service, Site, TargetId};
+use crate::database::{Database, LIFETIME};
+use crate::decide::{Hop, NextHop, Path, Table, To, Ways};
+use crate::filter::Filter;
+use crate::index::{Changed, Index};
+use crate::message::Message;
+use crate::model::{
+    Address, Announcement, CORE, Fingerprint, LinkId, LinkKind, Part, Route, RouterId, Service, Site,
+    TargetId,
+};
+use crate::outbox::Outbox;
+use crate::paths::{Paths, shortest};
 
-/// What this site is and has: its document, as far as routing is concerned.
+/// How often a router says that it is there, when nothing changes: well within [`LIFETIME`]. Milliseconds, as all times.
+pub(crate) const REFRESH: u64 = LIFETIME / 5;
+/// How often neighbours compare what they know.
+pub(crate) const COMPARE: u64 = 30_000;
+/// A part of our state is not told again sooner than this.
+pub(crate) const HOLD: u64 = 100;
+/// In a large network paths are not computed again sooner than this.
+const HOLD_PATHS: u64 = 50;
+/// Interior links from which on a network is large.
+const LARGE: usize = 4_000;
+/// Edges are not told of changes again sooner than this.
+const HOLD_EDGES: u64 = 50;
+
+/// What this router is and has: its document, as far as routing is concerned.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Local {
-    /// Who we are.
+    /// This router's name; the first one stays for as long as the router runs.
+    pub router: RouterId,
+    /// Whose router it is.
     pub site: Site,
     /// What we define.
     pub services: Vec<Service>,
     /// What we can reach ourselves.
     pub targets: BTreeMap<TargetId, Address>,
+    /// Those of the addresses to which connections are encrypted end to end.
+    pub sealed: BTreeSet<Address>,
+    /// What we prove ourselves with at the end of such connections.
+    pub fingerprint: Option<Fingerprint>,
 }
 
 /// What happened.
@@ -26,12 +54,18 @@ pub enum Event {
     LinkUp {
         /// Which link.
         link: LinkId,
+        /// What it is for.
+        kind: LinkKind,
         /// What it costs.
         cost: u32,
         /// Whether we made it.
         outgoing: bool,
-        /// Who is at the other end.
+        /// The router at the other end.
+        router: RouterId,
+        /// Its site.
         peer: Site,
+        /// What it may offer and reach.
+        filter: Filter,
     },
     /// A link's cost changed.
     LinkCost {
@@ -40,14 +74,21 @@ pub enum Event {
         /// What it costs now.
         cost: u32,
     },
+    /// What a link's peer may do changed.
+    LinkFilter {
+        /// Which link.
+        link: LinkId,
+        /// What it may offer and reach now.
+        filter: Filter,
+    },
     /// A link is gone.
     LinkDown(LinkId),
-    /// A peer told what it has.
-    Announced {
+    /// A peer told something.
+    Heard {
         /// Over which link.
         link: LinkId,
         /// What it said.
-        announcement: Announcement,
+        message: Message,
     },
 }
 
@@ -56,160 +97,522 @@ pub enum Event {
 pub struct Outcome {
     /// The new table, when it changed.
     pub table: Option<Arc<Table>>,
-    /// What to send; an announcement replaces an earlier one to the same link that has not been sent yet.
-    pub send: Vec<(LinkId, Arc<Announcement>)>,
+    /// Links over which there is something to tell: ask [`Topology::next`] until there is nothing more.
+    pub wake: Vec<LinkId>,
+    /// Addresses that peers offered and may not.
+    pub refused: Vec<(LinkId, Address)>,
+    /// Records that were not kept since there are too many.
+    pub dropped: usize,
 }
 
-struct Link {
-    cost: u32,
+pub(crate) struct Link {
+    pub(crate) kind: LinkKind,
+    pub(crate) cost: u32,
     outgoing: bool,
-    heard: Announcement,
+    pub(crate) router: RouterId,
+    pub(crate) peer: Site,
+    pub(crate) filter: Filter,
+    pub(crate) outbox: Outbox,
+    /// All that an edge has said, before the filter.
+    heard: Arc<Announcement>,
+    /// What an uplink has said.
+    pub(crate) reach: BTreeMap<Address, Route>,
+    pub(crate) sites: BTreeMap<String, (Site, Vec<Service>)>,
 }
 
-/// The state machine.
-#[derive(Default)]
+/// The state machine of one router.
 pub struct Topology {
-    local: Local,
-    links: BTreeMap<LinkId, Link>,
-    table: Arc<Table>,
-    said: Arc<Announcement>,
+    pub(crate) local: Local,
+    targets: BTreeMap<Address, Vec<TargetId>>,
+    /// What we and our edges have, as far as it is believed: what our records tell.
+    pub(crate) own: BTreeMap<Part, (u32, Arc<Announcement>)>,
+    pub(crate) links: BTreeMap<LinkId, Link>,
+    pub(crate) base: Database,
+    pub(crate) index: Index,
+    pub(crate) paths: Arc<Paths>,
+    table: Table,
+    published: Arc<Table>,
+    pub(crate) epoch: u64,
+    pub(crate) first_epoch: (u64, u64),
+    pub(crate) sequence: u64,
+    /// An earlier life of ours, or someone else, is newer: begin a new life with this epoch when `reborn` allows.
+    pub(crate) rebirth: Option<u64>,
+    pub(crate) reborn: u64,
+    /// Parts of our state to tell, and when each was told last.
+    pub(crate) dirty: BTreeSet<Part>,
+    pub(crate) told: BTreeMap<Part, u64>,
+    pub(crate) changed: Changed,
+    for_edges: Changed,
+    pub(crate) paths_dirty: bool,
+    paths_at: u64,
+    edges_at: u64,
+    pub(crate) refresh_at: u64,
+    pub(crate) compare_at: u64,
+    pub(crate) wake: BTreeSet<LinkId>,
+    pub(crate) outcome: Outcome,
+    pub(crate) now: u64,
 }
 
 impl Topology {
+    /// The state machine of a router that starts now. `epoch` is more than at any earlier start: milliseconds since 1970.
+    /// `now`, here and everywhere, are milliseconds of a clock that only goes forward.
+    pub fn new(epoch: u64, now: u64) -> Self {
+        Self {
+            local: Local::default(),
+            targets: BTreeMap::new(),
+            own: BTreeMap::new(),
+            links: BTreeMap::new(),
+            base: Database::default(),
+            index: Index::default(),
+            paths: Arc::default(),
+            table: Table::default(),
+            published: Arc::default(),
+            epoch,
+            first_epoch: (epoch, now),
+            sequence: 0,
+            rebirth: None,
+            reborn: 0,
+            dirty: BTreeSet::new(),
+            told: BTreeMap::new(),
+            changed: Changed::default(),
+            for_edges: Changed::default(),
+            paths_dirty: false,
+            paths_at: 0,
+            edges_at: 0,
+            refresh_at: now.saturating_add(REFRESH),
+            compare_at: now.saturating_add(COMPARE),
+            wake: BTreeSet::new(),
+            outcome: Outcome::default(),
+            now,
+        }
+    }
+
     /// Takes an event and says what follows from it. Events about links that are not up have no effect.
-    pub fn handle(&mut self, event: Event) -> Outcome {
-        let mut fresh = None;
+    pub fn handle(&mut self, event: Event, now: u64) -> Outcome {
+        self.now = self.now.max(now);
         match event {
-            Event::Local(local) => self.local = local,
+            Event::Local(local) => self.set_local(local),
             Event::LinkUp {
                 link,
+                kind,
                 cost,
                 outgoing,
+                router,
                 peer,
+                filter,
             } => {
-                let heard = Announcement {
-                    site: peer,
-                    ..Announcement::default()
+                self.link_down(link);
+                let up = Link {
+                    kind,
+                    cost: cost.max(1),
+                    outgoing,
+                    router,
+                    peer,
+                    filter,
+                    outbox: Outbox::new(kind),
+                    heard: Arc::default(),
+                    reach: BTreeMap::new(),
+                    sites: BTreeMap::new(),
                 };
-                self.links.insert(
-                    link,
-                    Link {
-                        cost,
-                        outgoing,
-                        heard,
-                    },
-                );
-                fresh = Some(link);
+                self.link_up(link, up);
             }
-            Event::LinkCost { link, cost } => {
-                if let Some(link) = self.links.get_mut(&link) {
-                    link.cost = cost;
-                }
+            Event::LinkCost { link, cost } => self.link_cost(link, cost.max(1)),
+            Event::LinkFilter { link, filter } => self.link_filter(link, filter),
+            Event::LinkDown(link) => self.link_down(link),
+            Event::Heard { link, message } => self.hear(link, message),
+        }
+        self.settle()
+    }
+
+    /// Does what is due by now: refreshes, ages, and tells what was held back.
+    pub fn tick(&mut self, now: u64) -> Outcome {
+        self.now = self.now.max(now);
+        let now = self.now;
+        if now >= self.refresh_at {
+            self.refresh_at = now + REFRESH;
+            let me = self.me();
+            for record in self.base.expire(&me, now) {
+                self.forget_record(&record);
             }
-            Event::LinkDown(link) => {
-                self.links.remove(&link);
-            }
-            Event::Announced { link, announcement } => {
-                if let Some(link) = self.links.get_mut(&link) {
-                    link.heard = announcement;
-                }
+            if !self.local.site.edge {
+                self.told.remove(&CORE);
+                self.originate(CORE, true);
             }
         }
-        Outcome {
-            table: self.rebuild(),
-            send: self.announce(fresh),
+        if now >= self.compare_at {
+            self.compare_at = now + COMPARE;
+            self.compare();
         }
+        self.settle()
+    }
+
+    /// When [`tick`](Self::tick) has something to do.
+    pub fn deadline(&self) -> u64 {
+        let mut at = self.refresh_at.min(self.compare_at);
+        for part in &self.dirty {
+            at = at.min(self.told.get(part).map_or(0, |told| told + HOLD));
+        }
+        if self.rebirth.is_some() {
+            at = at.min(self.reborn + 1000);
+        }
+        if self.paths_dirty {
+            at = at.min(self.paths_at + HOLD_PATHS);
+        }
+        if !self.for_edges.addresses.is_empty() || !self.for_edges.sites.is_empty() {
+            at = at.min(self.edges_at + HOLD_EDGES);
+        }
+        at
     }
 
     /// The table as it stands.
     pub fn table(&self) -> Arc<Table> {
-        self.table.clone()
+        self.published.clone()
     }
 
-    /// What we say to our peers.
-    pub fn announcement(&self) -> Arc<Announcement> {
-        self.said.clone()
+    /// This router's name; empty until the first document.
+    pub fn router(&self) -> RouterId {
+        self.me()
     }
 
-    /// What the peer at the other end of a link said.
-    pub fn heard(&self, link: LinkId) -> Option<&Announcement> {
-        self.links.get(&link).map(|link| &link.heard)
+    /// How many records of the network are kept, and about how many bytes they take.
+    pub fn size(&self) -> (usize, usize) {
+        self.base.size()
     }
 
-    /// Every neighbour once, by its site's id, with what it said last.
-    pub fn neighbours(&self) -> impl Iterator<Item = &Announcement> {
-        let heard = self
-            .links
-            .values()
-            .map(|link| (link.heard.site.id.as_str(), &link.heard));
-        // A newer link to the same site replaces an older one.
-        heard.collect::<BTreeMap<_, _>>().into_values()
+    pub(crate) fn working(&self) -> &Table {
+        &self.table
     }
 
-    fn rebuild(&mut self) -> Option<Arc<Table>> {
-        let mut ways: BTreeMap<Address, Vec<Hop>> = BTreeMap::new();
-        for (target, address) in &self.local.targets {
-            let hop = Hop {
-                cost: 0,
-                next: NextHop::Local(target.clone()),
-            };
-            ways.entry(address.clone()).or_default().push(hop);
+    pub(crate) fn me(&self) -> RouterId {
+        self.local.router.clone()
+    }
+
+    fn set_local(&mut self, mut local: Local) {
+        if !self.own.is_empty() {
+            local.router = self.me();
         }
-        for (id, link) in &self.links {
-            for route in &link.heard.routes {
-                let hop = Hop {
-                    cost: link.cost.saturating_add(route.cost),
-                    next: NextHop::Link(*id),
-                };
-                ways.entry(route.address.clone()).or_default().push(hop);
+        if local == self.local && !self.own.is_empty() {
+            return;
+        }
+        let addresses = |local: &Local| local.targets.values().cloned().collect::<Vec<_>>();
+        self.changed.addresses.extend(addresses(&self.local));
+        self.changed.addresses.extend(addresses(&local));
+        self.targets = BTreeMap::new();
+        for (target, address) in &local.targets {
+            let targets = self.targets.entry(address.clone()).or_default();
+            targets.push(target.clone());
+        }
+        self.local = local;
+        self.tell_own();
+    }
+
+    /// Our own part, after the document or our outgoing links changed.
+    pub(crate) fn tell_own(&mut self) {
+        let said = Arc::new(self.announcement());
+        if self.own.get(&CORE).is_some_and(|(_, old)| *old == said) {
+            return;
+        }
+        self.set_own(CORE, Some((0, said)));
+        for (id, link) in &mut self.links {
+            if let Outbox::Uplink { announce } = &mut link.outbox {
+                *announce = true;
+                self.wake.insert(*id);
             }
         }
-        for hops in ways.values_mut() {
-            hops.sort_unstable();
-            // A peer that names an address twice does not get twice the connections.
-            let mut seen = BTreeSet::new();
-            hops.retain(|hop| seen.insert(hop.next.clone()));
-        }
-        let table = Table { ways };
-        if table == *self.table {
-            return None;
-        }
-        self.table = Arc::new(table);
-        Some(self.table.clone())
     }
 
-    fn announce(&mut self, fresh: Option<LinkId>) -> Vec<(LinkId, Arc<Announcement>)> {
-        let say = self.say();
-        if say != *self.said {
-            self.said = Arc::new(say);
-            return self.links.keys().map(|link| (*link, self.said.clone())).collect();
-        }
-        fresh.map(|link| (link, self.said.clone())).into_iter().collect()
-    }
-
-    fn say(&self) -> Announcement {
-        let mut addresses: Vec<_> = self.local.targets.values().collect();
-        addresses.sort_unstable();
-        addresses.dedup();
-        let mut links: Vec<_> = self
+    /// What we say of ourselves.
+    pub fn announcement(&self) -> Announcement {
+        let routes = self.targets.keys().map(|address| Route {
+            address: address.clone(),
+            cost: 0,
+            sealed: self
+                .local
+                .fingerprint
+                .filter(|_| self.local.sealed.contains(address))
+                .into_iter()
+                .collect(),
+        });
+        let links: BTreeSet<_> = self
             .links
             .values()
-            .filter(|link| link.outgoing)
-            .map(|link| link.heard.site.id.clone())
+            .filter(|link| link.outgoing && link.peer.id != self.local.site.id)
+            .map(|link| link.peer.id.clone())
             .collect();
-        links.sort_unstable();
-        links.dedup();
         Announcement {
             site: self.local.site.clone(),
             services: self.local.services.clone(),
-            routes: addresses
-                .into_iter()
-                .map(|address| Route {
-                    address: address.clone(),
-                    cost: 0,
-                })
-                .collect(),
-            links,
+            routes: routes.collect(),
+            links: links.into_iter().collect(),
         }
+    }
+
+    /// Sets what we or an edge of ours have, as far as it is believed.
+    fn set_own(&mut self, part: Part, has: Option<(u32, Arc<Announcement>)>) {
+        if self.own.get(&part) == has.as_ref() {
+            return;
+        }
+        let me = self.me();
+        if let Some((_, old)) = self.own.remove(&part) {
+            self.changed.note(&old);
+            self.index.remove(&me, part, &old);
+        }
+        if let Some((cost, has)) = has {
+            self.changed.note(&has);
+            self.index.add(&me, part, cost, &has);
+            self.own.insert(part, (cost, has));
+        }
+        self.dirty.insert(part);
+    }
+
+    fn link_up(&mut self, id: LinkId, link: Link) {
+        let (kind, cost) = (link.kind, link.cost);
+        let has = Arc::new(Announcement {
+            site: link.peer.clone(),
+            ..Announcement::default()
+        });
+        self.links.insert(id, link);
+        self.wake.insert(id);
+        match kind {
+            LinkKind::Interior => self.interior_changed(),
+            LinkKind::Attached => self.set_own(id.0, Some((cost, has))),
+            LinkKind::Uplink => {}
+        }
+        self.tell_own();
+    }
+
+    fn link_down(&mut self, id: LinkId) {
+        let Some(link) = self.links.remove(&id) else {
+            return;
+        };
+        self.wake.remove(&id);
+        match link.kind {
+            LinkKind::Interior => {
+                self.interior_changed();
+                // Others may have left it to the lost neighbour to tell us something.
+                self.compare();
+            }
+            LinkKind::Attached => self.set_own(id.0, None),
+            LinkKind::Uplink => self.changed.addresses.extend(link.reach.into_keys()),
+        }
+        self.tell_own();
+    }
+
+    fn interior_changed(&mut self) {
+        self.paths_dirty = true;
+        self.paths_at = 0;
+        self.dirty.insert(CORE);
+    }
+
+    fn link_cost(&mut self, id: LinkId, cost: u32) {
+        let Some(link) = self.links.get_mut(&id).filter(|link| link.cost != cost) else {
+            return;
+        };
+        link.cost = cost;
+        match link.kind {
+            LinkKind::Interior => self.interior_changed(),
+            LinkKind::Uplink => self.changed.addresses.extend(link.reach.keys().cloned()),
+            LinkKind::Attached => self.believe(id),
+        }
+    }
+
+    fn link_filter(&mut self, id: LinkId, filter: Filter) {
+        let Some(link) = self.links.get_mut(&id).filter(|link| link.filter != filter) else {
+            return;
+        };
+        link.filter = filter;
+        match (&mut link.outbox, link.kind) {
+            // What it may no longer reach is taken back, what it may reach now is told.
+            (Outbox::Attached(edge), _) => {
+                edge.catch_up = Some(None);
+                self.wake.insert(id);
+                self.believe(id);
+            }
+            (_, LinkKind::Interior) => {
+                let through: Vec<_> = self
+                    .paths
+                    .iter()
+                    .filter(|(_, reach)| reach.links.contains(&id))
+                    .map(|(router, _)| router.clone())
+                    .collect();
+                through.iter().for_each(|router| self.touch(router));
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes what an edge said: all that it may offer.
+    pub(crate) fn edge_said(&mut self, id: LinkId, said: Arc<Announcement>) {
+        if let Some(link) = self.links.get_mut(&id) {
+            link.heard = said;
+            self.believe(id);
+        }
+    }
+
+    fn believe(&mut self, id: LinkId) {
+        let Some(link) = self.links.get(&id) else { return };
+        let allowed = |name: &str| link.filter.offer.allows(name);
+        let mut said = (*link.heard).clone();
+        // Only for itself, whoever it says that it is.
+        said.site = link.peer.clone();
+        said.services.retain(|service| allowed(&service.address));
+        let (routes, refused): (Vec<_>, Vec<_>) = said
+            .routes
+            .drain(..)
+            .partition(|route| allowed(&route.address.name));
+        said.routes = routes;
+        let refused = refused.into_iter().map(|route| (id, route.address));
+        self.outcome.refused.extend(refused);
+        let has = Some((link.cost, Arc::new(said)));
+        self.set_own(id.0, has);
+    }
+
+    /// Everything that is reached through a router has to be looked at again.
+    pub(crate) fn touch(&mut self, router: &RouterId) {
+        for record in self.base.records(router) {
+            if let Some(has) = record.body.has() {
+                self.changed.note(has);
+            }
+        }
+    }
+
+    /// Draws all conclusions that are due.
+    fn settle(&mut self) -> Outcome {
+        self.tell();
+        self.find_paths();
+        self.fill_table();
+        self.tell_edges();
+        let mut outcome = std::mem::take(&mut self.outcome);
+        if self.table != *self.published {
+            self.published = Arc::new(self.table.clone());
+            outcome.table = Some(self.published.clone());
+        }
+        outcome.wake = std::mem::take(&mut self.wake).into_iter().collect();
+        outcome
+    }
+
+    fn find_paths(&mut self) {
+        let large = || {
+            let degree = |(_, core): (_, &Arc<crate::model::Record>)| match &core.body {
+                crate::model::Body::Router { neighbours, .. } => neighbours.len(),
+                _ => 0,
+            };
+            self.base.cores().map(degree).sum::<usize>() > LARGE
+        };
+        if !self.paths_dirty || (self.now < self.paths_at + HOLD_PATHS && large()) {
+            return;
+        }
+        self.paths_dirty = false;
+        self.paths_at = self.now;
+        let links: Vec<_> = self
+            .links
+            .iter()
+            .filter(|(_, link)| link.kind == LinkKind::Interior)
+            .map(|(id, link)| (link.router.clone(), link.cost, *id))
+            .collect();
+        let me = self.me();
+        let paths = shortest(&me, &links, &self.base);
+        let old = std::mem::replace(&mut self.paths, Arc::new(paths));
+        let new = self.paths.clone();
+        let lost = old.keys().filter(|router| !new.contains_key(*router));
+        let moved = new
+            .iter()
+            .filter(|(router, reach)| old.get(*router) != Some(reach))
+            .map(|(router, _)| router);
+        lost.chain(moved).for_each(|router| self.touch(router));
+        if *old != *new {
+            self.table.set_routers(new);
+        }
+    }
+
+    fn fill_table(&mut self) {
+        for address in std::mem::take(&mut self.changed.addresses) {
+            let ways = self.ways(&address);
+            if self.table.set(&address, ways) {
+                self.for_edges.addresses.insert(address);
+            }
+        }
+        let sites = std::mem::take(&mut self.changed.sites);
+        self.for_edges.sites.extend(sites);
+    }
+
+    fn ways(&self, address: &Address) -> Ways {
+        let mut ways = Ways::default();
+        let targets = self.targets.get(address).into_iter().flatten();
+        ways.hops.extend(targets.map(|target| Hop {
+            cost: 0,
+            next: NextHop::Local(target.clone()),
+        }));
+        for (router, offers) in self.index.offers(address) {
+            if *router == self.local.router {
+                for offer in offers {
+                    ways.sealed.extend(&offer.sealed);
+                    if offer.part != CORE {
+                        ways.hops.push(over(LinkId(offer.part), To::Edge, offer.cost));
+                    }
+                }
+                continue;
+            }
+            let Some(reach) = self.paths.get(router) else {
+                continue;
+            };
+            let cost = offers.iter().map(|offer| offer.cost).min().unwrap_or(0);
+            let allowed = |id: &&LinkId| {
+                let link = self.links.get(id);
+                link.is_some_and(|link| link.filter.offer.allows(&address.name))
+            };
+            let before = ways.hops.len();
+            ways.hops.extend(reach.links.iter().filter(allowed).map(|link| {
+                let cost = reach.cost.saturating_add(cost);
+                over(*link, To::Router(router.clone()), cost)
+            }));
+            if ways.hops.len() > before {
+                ways.sealed.extend(offers.iter().flat_map(|offer| &offer.sealed));
+            }
+        }
+        for (id, link) in &self.links {
+            if let Some(route) = link.reach.get(address) {
+                ways.sealed.extend(&route.sealed);
+                ways.hops
+                    .push(over(*id, To::Uplink, link.cost.saturating_add(route.cost)));
+            }
+        }
+        ways.hops.sort_unstable();
+        ways.sealed.sort_unstable();
+        ways.sealed.dedup();
+        ways
+    }
+
+    /// Notes for each edge what changed for it.
+    fn tell_edges(&mut self) {
+        let nothing = self.for_edges.addresses.is_empty() && self.for_edges.sites.is_empty();
+        if nothing || self.now < self.edges_at + HOLD_EDGES {
+            return;
+        }
+        self.edges_at = self.now;
+        let changed = std::mem::take(&mut self.for_edges);
+        for (id, link) in &mut self.links {
+            let Outbox::Attached(edge) = &mut link.outbox else {
+                continue;
+            };
+            let reach = &link.filter.reach;
+            let seen = changed
+                .addresses
+                .iter()
+                .filter(|address| reach.allows(&address.name));
+            let before = edge.addresses.len() + edge.sites.len();
+            edge.addresses.extend(seen.cloned());
+            edge.sites.extend(changed.sites.iter().cloned());
+            if edge.addresses.len() + edge.sites.len() > before {
+                self.wake.insert(*id);
+            }
+        }
+    }
+}
+
+fn over(link: LinkId, to: To, cost: u32) -> Hop {
+    Hop {
+        cost,
+        next: NextHop::Link(Path { link, to }),
     }
 }

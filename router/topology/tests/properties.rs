@@ -1,254 +1,257 @@
-//! What holds after any sequence of events.
+//! What holds after any sequence of events, once it is quiet: tables agree, are free of loops, and shortest.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod simulation;
+
 use std::collections::BTreeMap;
 
-use karez_topology::{
-    Address, Announcement, Decision, Event, LinkId, Load, Local, NextHop, Route, Service, Site, Topology,
-    decide,
-};
+use karez_topology::{Address, Arrival, Decision, Filter, LinkId, Load, NextHop, To, decide, decide_onward};
 use proptest::prelude::*;
+use simulation::{Kind, Network, Wires, address, router};
 
-fn address(n: u8) -> Address {
-    Address {
-        name: format!("a{n}"),
-        port: 80,
-    }
+const INTERIOR: usize = 6;
+const EDGES: usize = 4;
+/// Everything that is repaired by comparing is repaired by then, and all ages have passed that matter.
+const QUIET: u64 = 100_000;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Link { from: usize, to: usize, cost: u32 },
+    Attach { edge: usize, to: usize, cost: u32 },
+    Unlink(usize),
+    Cost { link: usize, cost: u32 },
+    Serve { node: usize, addresses: Vec<u8> },
+    Restart { node: usize, back: u64 },
+    Wait(u64),
 }
 
-fn site(n: u64) -> Site {
-    Site {
-        id: format!("s{n}"),
-        name: format!("site{n}"),
-        ..Site::default()
-    }
-}
-
-fn local(targets: &[u8]) -> Event {
-    let targets = targets
-        .iter()
-        .enumerate()
-        .map(|(i, n)| (format!("t{i}").into(), address(*n)))
-        .collect();
-    let services = vec![Service {
-        address: "a1".into(),
-        ..Service::default()
-    }];
-    Event::Local(Local {
-        site: site(0),
-        services,
-        targets,
-    })
-}
-
-fn up(link: u64, cost: u32) -> Event {
-    Event::LinkUp {
-        link: LinkId(link),
-        cost,
-        outgoing: link.is_multiple_of(2),
-        peer: site(link),
-    }
-}
-
-fn announced(link: u64, addresses: &[u8]) -> Event {
-    let routes = addresses
-        .iter()
-        .map(|n| Route {
-            address: address(*n),
-            cost: 0,
-        })
-        .collect();
-    let announcement = Announcement {
-        site: site(link),
-        routes,
-        ..Announcement::default()
-    };
-    Event::Announced {
-        link: LinkId(link),
-        announcement,
-    }
-}
-
-fn event() -> impl Strategy<Value = Event> {
-    let addresses = || proptest::collection::vec(0u8..4, 0..5);
+fn step() -> impl Strategy<Value = Step> {
+    let node = 0..INTERIOR + EDGES;
+    let addresses = proptest::collection::vec(0u8..4, 0..3);
     prop_oneof![
-        addresses().prop_map(|list| local(&list)),
-        (1u64..5, 1u32..5).prop_map(|(link, cost)| up(link, cost)),
-        (1u64..5, 1u32..5).prop_map(|(link, cost)| Event::LinkCost {
-            link: LinkId(link),
-            cost
-        }),
-        (1u64..5).prop_map(|link| Event::LinkDown(LinkId(link))),
-        (1u64..5, addresses()).prop_map(|(link, list)| announced(link, &list)),
+        6 => (0..INTERIOR, 0..INTERIOR, 1u32..5).prop_map(|(from, to, cost)| Step::Link { from, to, cost }),
+        3 => (0..EDGES, 0..INTERIOR, 1u32..5).prop_map(|(edge, to, cost)| Step::Attach { edge, to, cost }),
+        3 => (0usize..32).prop_map(Step::Unlink),
+        2 => (0usize..32, 1u32..6).prop_map(|(link, cost)| Step::Cost { link, cost }),
+        4 => (node.clone(), addresses).prop_map(|(node, addresses)| Step::Serve { node, addresses }),
+        1 => (node, 0u64..100_000).prop_map(|(node, back)| Step::Restart { node, back }),
+        4 => (0u64..400).prop_map(Step::Wait),
     ]
+}
+
+fn named(n: u8) -> Address {
+    address(&format!("a{n}"))
+}
+
+/// What is really there, beside the network that has to find out.
+struct Truth {
+    links: BTreeMap<(usize, LinkId), (usize, Kind, u32)>,
+    serves: Vec<Vec<Address>>,
+}
+
+const FAR: u64 = u64::MAX / 4;
+
+impl Truth {
+    /// Floyd and Warshall's distances between interior routers.
+    fn distances(&self) -> Vec<Vec<u64>> {
+        let mut far = vec![vec![FAR; INTERIOR]; INTERIOR];
+        for (n, row) in far.iter_mut().enumerate() {
+            row[n] = 0;
+        }
+        for ((from, _), (to, kind, cost)) in &self.links {
+            if *kind == Kind::Interior {
+                for (a, b) in [(*from, *to), (*to, *from)] {
+                    far[a][b] = far[a][b].min(u64::from(*cost));
+                }
+            }
+        }
+        for over in 0..INTERIOR {
+            for from in 0..INTERIOR {
+                for to in 0..INTERIOR {
+                    far[from][to] = far[from][to].min(far[from][over] + far[over][to]);
+                }
+            }
+        }
+        far
+    }
+
+    /// The cheapest way from a node to an address.
+    fn cheapest(&self, far: &[Vec<u64>], node: usize, address: &Address) -> Option<u64> {
+        if self.serves[node].contains(address) {
+            return Some(0);
+        }
+        let uplinks = |edge: usize| {
+            self.links
+                .iter()
+                .filter(move |((from, _), (_, kind, _))| *from == edge && *kind == Kind::Edge)
+                .map(|(_, (to, _, cost))| (*to, u64::from(*cost)))
+        };
+        let starts: Vec<(usize, u64)> = if node < INTERIOR {
+            vec![(node, 0)]
+        } else {
+            uplinks(node).collect()
+        };
+        let mut best = FAR;
+        for (start, before) in starts {
+            for serving in 0..self.serves.len() {
+                if !self.serves[serving].contains(address) {
+                    continue;
+                }
+                if serving < INTERIOR {
+                    best = best.min(before + far[start][serving]);
+                } else {
+                    for (at, cost) in uplinks(serving) {
+                        best = best.min(before + far[start][at] + cost);
+                    }
+                }
+            }
+        }
+        (best < FAR).then_some(best)
+    }
+}
+
+fn run(steps: Vec<Step>, seed: u64, wires: Wires) -> (Network, Truth) {
+    let mut network = Network::new(seed, wires);
+    let mut truth = Truth {
+        links: BTreeMap::new(),
+        serves: vec![Vec::new(); INTERIOR + EDGES],
+    };
+    for n in 0..INTERIOR + EDGES {
+        network.add(n >= INTERIOR, &[]);
+    }
+    for step in steps {
+        match step {
+            Step::Link { from, to, cost } if from != to => {
+                let link = network.link(from, to, Kind::Interior, cost, Filter::default());
+                truth.links.insert((from, link), (to, Kind::Interior, cost));
+            }
+            Step::Link { .. } => {}
+            Step::Attach { edge, to, cost } => {
+                let link = network.link(INTERIOR + edge, to, Kind::Edge, cost, Filter::default());
+                truth
+                    .links
+                    .insert((INTERIOR + edge, link), (to, Kind::Edge, cost));
+            }
+            Step::Unlink(n) => {
+                if let Some((node, link)) = truth.links.keys().nth(n).copied() {
+                    truth.links.remove(&(node, link));
+                    network.unlink(node, link);
+                }
+            }
+            Step::Cost { link, cost } => {
+                if let Some((node, link)) = truth.links.keys().nth(link).copied() {
+                    truth.links.get_mut(&(node, link)).unwrap().2 = cost;
+                    network.cost(node, link, cost);
+                }
+            }
+            Step::Serve { node, addresses } => {
+                truth.serves[node] = addresses.into_iter().map(named).collect();
+                network.set_addresses(node, &truth.serves[node].clone());
+            }
+            Step::Restart { node, back } => {
+                network.restart(node, network.now.saturating_sub(back));
+                truth
+                    .links
+                    .retain(|(from, _), (to, ..)| *from != node && *to != node);
+            }
+            Step::Wait(time) => network.run_until(network.now + time),
+        }
+    }
+    network.run_until(network.now + QUIET);
+    (network, truth)
 }
 
 fn idle(_: &NextHop) -> Load {
     Load::default()
 }
 
-#[test]
-fn an_announced_service_is_reached_and_a_withdrawn_one_is_not() {
-    let mut topology = Topology::default();
-    topology.handle(local(&[]));
-    assert_eq!(
-        topology.handle(up(1, 1)).send.len(),
-        1,
-        "a new link is told at once"
-    );
-    topology.handle(announced(1, &[2]));
-    assert_eq!(
-        decide(&topology.table(), &address(2), 1, idle),
-        Decision::Link(LinkId(1))
-    );
-    assert_eq!(
-        decide(&topology.table(), &address(2), 0, idle),
-        Decision::NoRoute,
-        "no transit"
-    );
-    topology.handle(announced(1, &[]));
-    assert_eq!(decide(&topology.table(), &address(2), 1, idle), Decision::NoRoute);
-}
-
-#[test]
-fn local_targets_come_first_and_then_the_least_loaded() {
-    let mut topology = Topology::default();
-    topology.handle(local(&[1, 1]));
-    topology.handle(up(1, 1));
-    topology.handle(announced(1, &[1]));
-    let busy = |next: &NextHop| match next {
-        NextHop::Local(target) if **target == *"t0" => Load {
-            open: 3,
-            ..Load::default()
-        },
-        _ => Load {
-            open: 2,
-            ..Load::default()
-        },
+/// Follows a connection from a node; gives what the way cost, or where it ended.
+fn follow(network: &Network, truth: &Truth, from: usize, address: &Address) -> Result<Option<u64>, String> {
+    let cost = |node: usize, link: LinkId| {
+        let other = network.other(node, link).unwrap();
+        let here = truth.links.get(&(node, link)).map(|(.., cost)| *cost);
+        here.or_else(|| {
+            let there = truth.links.iter().find(|((owner, name), (to, ..))| {
+                *owner == other && *to == node && network.peer_name(*owner, *name) == Some(link)
+            });
+            there.map(|(_, (.., cost))| *cost)
+        })
+        .map(u64::from)
+        .ok_or(format!("{node}: a link that is gone"))
     };
-    assert_eq!(
-        decide(&topology.table(), &address(1), 1, busy),
-        Decision::Local("t1".into())
-    );
-    let failed = |next: &NextHop| Load {
-        open: 0,
-        set_aside: matches!(next, NextHop::Local(_)),
-        ..Load::default()
-    };
-    assert_eq!(
-        decide(&topology.table(), &address(1), 1, failed),
-        Decision::Link(LinkId(1))
-    );
-    let all = |_: &NextHop| Load {
-        set_aside: true,
-        ..Load::default()
-    };
-    assert_eq!(
-        decide(&topology.table(), &address(1), 1, all),
-        Decision::Local("t0".into())
-    );
-}
-
-#[test]
-fn a_saturated_target_gives_way_to_a_dearer_one_but_not_to_one_that_failed() {
-    let mut topology = Topology::default();
-    topology.handle(local(&[1]));
-    topology.handle(up(1, 5));
-    topology.handle(announced(1, &[1]));
-    let full = |next: &NextHop| Load {
-        saturated: matches!(next, NextHop::Local(_)),
-        ..Load::default()
-    };
-    let decided = decide(&topology.table(), &address(1), 1, full);
-    assert_eq!(decided, Decision::Link(LinkId(1)));
-    let failed = |next: &NextHop| Load {
-        saturated: matches!(next, NextHop::Local(_)),
-        set_aside: matches!(next, NextHop::Link(_)),
-        ..Load::default()
-    };
-    let decided = decide(&topology.table(), &address(1), 1, failed);
-    assert_eq!(decided, Decision::Local("t0".into()));
-    let all = |_: &NextHop| Load {
-        saturated: true,
-        ..Load::default()
-    };
-    let decided = decide(&topology.table(), &address(1), 1, all);
-    assert_eq!(
-        decided,
-        Decision::Local("t0".into()),
-        "the cheapest, when all are full"
-    );
-}
-
-#[test]
-fn says_something_only_when_it_changed() {
-    let mut topology = Topology::default();
-    topology.handle(local(&[1]));
-    topology.handle(up(1, 1));
-    topology.handle(up(3, 1));
-    assert!(topology.handle(local(&[1])).send.is_empty());
-    assert_eq!(topology.handle(local(&[1, 2])).send.len(), 2);
-    let outcome = topology.handle(up(2, 1));
-    assert_eq!(outcome.send.len(), 3, "all learn of a link that we made");
-    assert_eq!(outcome.send[0].1.links, ["s2"]);
-    assert!(
-        topology.handle(announced(1, &[3])).send.is_empty(),
-        "others' routes are not passed on"
-    );
-}
-
-proptest! {
-    #[test]
-    fn the_table_follows_from_the_state_alone(events in proptest::collection::vec(event(), 0..40)) {
-        let mut topology = Topology::default();
-        let mut targets: Vec<Address> = Vec::new();
-        let mut links: BTreeMap<LinkId, (u32, Vec<Address>)> = BTreeMap::new();
-        for event in events {
-            match &event {
-                Event::Local(local) => targets = local.targets.values().cloned().collect(),
-                Event::LinkUp { link, cost, .. } => drop(links.insert(*link, (*cost, Vec::new()))),
-                Event::LinkCost { link, cost } => if let Some(entry) = links.get_mut(link) { entry.0 = *cost },
-                Event::LinkDown(link) => drop(links.remove(link)),
-                Event::Announced { link, announcement } => if let Some(entry) = links.get_mut(link) {
-                    entry.1 = announcement.routes.iter().map(|route| route.address.clone()).collect();
-                },
-            }
-            topology.handle(event);
-        }
-        let table = topology.table();
-        for n in 0..4 {
-            let address = address(n);
-            let here = targets.iter().filter(|target| **target == address).count();
-            let over: Vec<_> = links.iter().filter(|(_, (_, list))| list.contains(&address)).collect();
-            prop_assert_eq!(table.ways(&address).len(), here + over.len());
-            match decide(&table, &address, 1, idle) {
-                Decision::Local(_) => prop_assert!(here > 0),
-                Decision::Link(link) => {
-                    prop_assert_eq!(here, 0);
-                    let cheapest = over.iter().map(|(_, (cost, _))| *cost).min();
-                    prop_assert_eq!(Some(links[&link].0), cheapest);
-                }
-                Decision::NoRoute => prop_assert_eq!(here + over.len(), 0),
+    let mut total = 0;
+    let mut at = from;
+    let mut decision = decide(&network.nodes[at].topology.table(), address, idle);
+    for hops_left in (0..=12u8).rev() {
+        match decision {
+            Decision::NoRoute if at == from => return Ok(None),
+            Decision::NoRoute => return Err(format!("{address} from {from}: nowhere to go at {at}")),
+            Decision::Local(_) if truth.serves[at].contains(address) => return Ok(Some(total)),
+            Decision::Local(_) => return Err(format!("{at} does not serve {address}")),
+            Decision::Link(path) => {
+                total += cost(at, path.link)?;
+                let next = network.other(at, path.link).ok_or("a link that is gone")?;
+                let arrival = Arrival {
+                    link: network.peer_name(at, path.link).unwrap(),
+                    to: match path.to {
+                        To::Router(router) => Some(router),
+                        To::Edge | To::Uplink => None,
+                    },
+                    hops_left: if next < INTERIOR { hops_left } else { 0 },
+                };
+                at = next;
+                let table = network.nodes[at].topology.table();
+                decision = decide_onward(&table, &router(at), address, &arrival, idle);
             }
         }
     }
+    Err(format!("{address} from {from}: a loop"))
+}
+
+fn holds(network: &Network, truth: &Truth) -> Result<(), TestCaseError> {
+    let far = truth.distances();
+    for from in 0..INTERIOR + EDGES {
+        let table = network.nodes[from].topology.table();
+        if from < INTERIOR {
+            for (to, far) in far[from].iter().enumerate() {
+                let known = table.router(&router(to)).map(|reach| u64::from(reach.cost));
+                let expected = (*far < FAR && from != to).then_some(*far);
+                prop_assert_eq!(known, expected, "{} to {}", from, to);
+            }
+        }
+        for n in 0..4 {
+            let address = named(n);
+            let expected = truth.cheapest(&far, from, &address);
+            let known = table.ways(&address).first().map(|hop| u64::from(hop.cost));
+            prop_assert_eq!(known, expected, "{} to {}", from, address);
+            let went = follow(network, truth, from, &address).map_err(TestCaseError::fail)?;
+            prop_assert_eq!(went, expected, "{} to {}", from, address);
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_link_has_heard_the_latest(events in proptest::collection::vec(event(), 0..40)) {
-        let mut topology = Topology::default();
-        let mut told: BTreeMap<LinkId, Announcement> = BTreeMap::new();
-        for event in events {
-            match &event {
-                Event::LinkUp { link, .. } | Event::LinkDown(link) => drop(told.remove(link)),
-                _ => {}
-            }
-            for (link, announcement) in topology.handle(event).send {
-                told.insert(link, (*announcement).clone());
-            }
-        }
-        for announcement in told.values() {
-            prop_assert_eq!(announcement, &*topology.announcement());
-        }
+    fn once_quiet_all_tables_agree_and_are_shortest(
+        steps in proptest::collection::vec(step(), 0..60),
+        seed in any::<u64>(),
+    ) {
+        let wires = Wires { delay: 20, twice: 0, reorder: false };
+        let (network, truth) = run(steps, seed, wires);
+        holds(&network, &truth)?;
+    }
+
+    #[test]
+    fn so_they_are_when_messages_are_late_repeated_and_overtake_each_other(
+        steps in proptest::collection::vec(step(), 0..60),
+        seed in any::<u64>(),
+    ) {
+        let wires = Wires { delay: 300, twice: 20, reorder: true };
+        let (network, truth) = run(steps, seed, wires);
+        holds(&network, &truth)?;
     }
 }

@@ -1,0 +1,155 @@
+//! The way of one connection: tries targets and links until one takes it, for clients and for what came over a link.
+
+use std::sync::Arc;
+
+use karez_topology::{Address, Arrival, Decision, NextHop, Path, TargetId};
+
+use crate::carry::End;
+use crate::connector::{Connector, Counted, Opens};
+use crate::link::{OpenError, open};
+use crate::shared::{Shared, View};
+use crate::wire::{Answer, Open};
+
+/// Ways that are tried for one connection before it is refused.
+const ATTEMPTS: usize = 4;
+
+/// Whose connection it is.
+pub(crate) enum Origin<'a> {
+    /// A client of this site.
+    Client,
+    /// It came over a link, with this header.
+    Link { arrival: &'a Arrival, header: &'a Open },
+}
+
+/// The other end of a connection, ready to carry.
+pub(crate) struct Way {
+    pub(crate) end: End,
+    pub(crate) route: String,
+    /// Counts the connection where it goes for as long as it lives.
+    pub(crate) counted: Box<dyn std::any::Any + Send>,
+}
+
+/// Tries ways until one takes the connection; else the answer says why none did. Whoever sent it may know other ways.
+pub(crate) async fn find(
+    shared: &Arc<Shared>,
+    address: &Address,
+    origin: &Origin<'_>,
+) -> Result<Way, Answer> {
+    let (mut tried, mut full) = (Vec::new(), Vec::new());
+    let mut last_resort = matches!(origin, Origin::Link { header, .. } if header.last_resort);
+    // Only where the connection began it is known that there is no other way.
+    let begins = matches!(origin, Origin::Client);
+    let mut last = Answer::NoRoute;
+    for _ in 0..ATTEMPTS {
+        let view = shared.view();
+        let mut next = choose(&view, address, origin, &tried);
+        if next.is_none() && !full.is_empty() && begins {
+            // All ways are saturated: then it is the cheapest one's turn all the same.
+            last_resort = true;
+            tried.retain(|way| !full.contains(way));
+            full.clear();
+            next = choose(&view, address, origin, &tried);
+        }
+        let Some(next) = next else { break };
+        if !last_resort && view.is_saturated(&next, address) {
+            // What is not saturated comes first, so nothing else is left.
+            if !begins {
+                return Err(Answer::Saturated);
+            }
+            last_resort = true;
+        }
+        tried.push(next.clone());
+        match take(shared, &next, address, origin, last_resort).await {
+            Ok(way) => return Ok(way),
+            Err(answer) => {
+                if answer == Answer::Saturated {
+                    full.push(next);
+                }
+                // A peer that has no way any more says nothing new.
+                if answer != Answer::NoRoute {
+                    last = answer;
+                }
+            }
+        }
+    }
+    Err(last)
+}
+
+fn choose(view: &View, address: &Address, origin: &Origin<'_>, tried: &[NextHop]) -> Option<NextHop> {
+    let decision = match origin {
+        Origin::Client => view.decide(address, tried),
+        Origin::Link { arrival, .. } => view.decide_onward(address, arrival, tried),
+    };
+    Decision::next(decision)
+}
+
+async fn take(
+    shared: &Arc<Shared>,
+    next: &NextHop,
+    address: &Address,
+    origin: &Origin<'_>,
+    last_resort: bool,
+) -> Result<Way, Answer> {
+    match next {
+        NextHop::Local(target) => {
+            let dialled = dial(shared, target).await;
+            let (end, counted) = dialled.map_err(Answer::Refused)?;
+            Ok(Way {
+                end,
+                route: format!("target {target}"),
+                counted: Box::new(counted),
+            })
+        }
+        NextHop::Link(path) => {
+            let mut header = match origin {
+                Origin::Client => Open::to(address, &path.to),
+                Origin::Link { header, .. } => (*header).clone().onward(&path.to),
+            };
+            header.last_resort = last_resort;
+            over(shared, next, path, address, header)
+                .await
+                .map_err(|error| match error {
+                    OpenError::NoRoute => Answer::NoRoute,
+                    OpenError::Refused(reason) => Answer::Refused(reason),
+                    OpenError::Saturated => Answer::Saturated,
+                    error => Answer::Refused(error.to_string()),
+                })
+        }
+    }
+}
+
+/// Dials a local target.
+pub(crate) async fn dial(
+    shared: &Arc<Shared>,
+    target: &TargetId,
+) -> Result<(End, Counted<Opens<Connector>>), String> {
+    let connector = shared.view().connectors.get(target).cloned();
+    let connector = connector.ok_or_else(|| format!("target {target} was removed"))?;
+    // Counted before the dial, so that connections that are made at once spread.
+    let counted = Counted::new(Opens(connector.clone()));
+    let stream = connector.dial(shared).await?;
+    Ok((stream.into(), counted))
+}
+
+async fn over(
+    shared: &Arc<Shared>,
+    next: &NextHop,
+    path: &Path,
+    address: &Address,
+    header: Open,
+) -> Result<Way, OpenError> {
+    let view = shared.view();
+    let link = view.links.get(&path.link).cloned().ok_or(OpenError::Gone)?;
+    let counted = Counted::new(Opens(link.clone()));
+    let distant = view.distant(&path.to).map(|open| Counted::new(Opens(open)));
+    let stream = open(&link, header).await.inspect_err(|error| {
+        if matches!(error, OpenError::Saturated) {
+            link.saturation.note(next, address);
+        }
+    })?;
+    Ok(Way {
+        end: stream.into(),
+        route: format!("link {}", link.name),
+        counted: Box::new((counted, distant)),
+    })
+}
