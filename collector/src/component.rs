@@ -25,6 +25,7 @@ use tokio::time::Instant;
 
 use crate::batch::Batch;
 use crate::extensions::auth::{ClientAuth, ServerAuth};
+use crate::extensions::file_storage::Storage;
 use crate::extensions::jaeger_storage::TraceStore;
 use crate::metrics::Metrics;
 
@@ -79,6 +80,9 @@ pub enum Outcome {
     },
 }
 
+/// Names a batch to the other side: the same for every attempt to deliver it.
+pub type BatchName = [u8; 16];
+
 /// Takes batches: the next processor, a fan-out, an exporter's queue.
 pub trait Consume: Send + Sync {
     /// Takes a batch, or says why not.
@@ -87,17 +91,35 @@ pub trait Consume: Send + Sync {
 
 /// A handle to what takes batches.
 #[derive(Clone)]
-pub struct Consumer(Arc<dyn Consume>);
+pub struct Consumer {
+    consume: Arc<dyn Consume>,
+    durable: bool,
+}
 
 impl Consumer {
     /// Wraps what takes batches.
     pub fn new(consume: impl Consume + 'static) -> Self {
-        Consumer(Arc::new(consume))
+        Consumer {
+            consume: Arc::new(consume),
+            durable: false,
+        }
+    }
+
+    /// The same, with the promise that what it has taken is on a disk; or without.
+    pub fn with_durable(mut self, durable: bool) -> Self {
+        self.durable = durable;
+        self
+    }
+
+    /// Whether what it has taken is to outlive the process. Then whoever stands before it answers only when it has
+    /// answered.
+    pub fn is_durable(&self) -> bool {
+        self.durable
     }
 
     /// Hands a batch on. `Ok` means that it is delivered, or queued as the pipeline promises.
     pub async fn send(&self, batch: Batch) -> Result<(), Refusal> {
-        self.0.consume(batch).await
+        self.consume.consume(batch).await
     }
 }
 
@@ -159,6 +181,12 @@ pub trait Processor: Send + Sync {
 pub trait Exporter: Send + Sync {
     /// Tries to deliver a batch.
     fn export(&self, batch: Batch) -> BoxFuture<'_, Outcome>;
+
+    /// The same for a batch with a name, by which a Karez collector on the other side knows it when it comes twice.
+    fn export_named(&self, batch: Batch, name: BatchName) -> BoxFuture<'_, Outcome> {
+        let _ = name;
+        self.export(batch)
+    }
 }
 
 /// What a collector has beside its pipelines: authenticators, stores, servers.
@@ -182,6 +210,12 @@ pub trait Extension: Send + Sync {
     /// A store of traces by its name.
     fn trace_store(&self, name: &str) -> Option<Arc<TraceStore>> {
         let _ = name;
+        None
+    }
+
+    /// Where a component may keep files. `section` is what kind it is: `exporter`.
+    fn storage(&self, section: &str, id: &ComponentId) -> Option<Storage> {
+        let _ = (section, id);
         None
     }
 
@@ -377,6 +411,20 @@ impl ComponentContext {
                 ))
             }
         }
+    }
+
+    /// The storage that a key of this component names.
+    pub fn storage(&self, section: &str, key: &str, name: &str) -> Result<Storage, StartError> {
+        let id: Option<ComponentId> = name.parse().ok();
+        let storage = id.and_then(|id| self.extensions.find(&id)?.storage(section, &self.id));
+        storage.ok_or_else(|| {
+            let message = format!("the extension `{name}` cannot keep data");
+            StartError::config(
+                key,
+                message,
+                "name a `file_storage` extension that the service starts",
+            )
+        })
     }
 
     /// A store of traces by its name.

@@ -25,15 +25,18 @@
 pub mod batch;
 pub mod client;
 pub mod component;
+mod durable;
 pub mod exporters;
 pub mod extensions;
 pub mod jaeger;
 pub mod json;
+pub mod ledger;
 pub mod metrics;
 pub mod processors;
 pub mod receivers;
 pub mod registry;
 pub mod rpc;
+mod self_metrics;
 pub mod server;
 mod service;
 pub mod telemetrygen;

@@ -13,6 +13,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::ledger::Ledger;
+use crate::self_metrics::{LedgerCollector, ProcessCollector};
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReceiverLabels {
     receiver: String,
@@ -43,6 +46,7 @@ type Level = Gauge<f64, AtomicU64>;
 /// All families.
 pub struct Metrics {
     registry: Arc<Registry>,
+    ledger: Arc<Ledger>,
     accepted: [Receivers; 3],
     refused: [Receivers; 3],
     failed: [Receivers; 3],
@@ -106,8 +110,10 @@ pub struct ExporterMeter {
 impl Metrics {
     /// Registers all families.
     pub fn new() -> Arc<Self> {
-        let mut registry = Registry::with_prefix("otelcol");
-        let r = &mut registry;
+        let mut registry = Registry::default();
+        let ledger = Arc::new(Ledger::default());
+        registry.register_collector(Box::new(LedgerCollector(ledger.clone())));
+        let r = registry.sub_registry_with_prefix("otelcol");
         let mut metrics = Metrics {
             accepted: by_signal(r, "receiver_accepted", "Items that the pipelines took"),
             refused: by_signal(
@@ -145,8 +151,9 @@ impl Metrics {
             reload_failures: counter(r, "config_reload_failures", "Changed documents that were refused"),
             reloads: counter(r, "config_reloads", "Changed documents that took effect"),
             registry: Arc::default(),
+            ledger,
         };
-        register_process(&mut registry);
+        register_process(r);
         metrics.registry = Arc::new(registry);
         Arc::new(metrics)
     }
@@ -154,6 +161,11 @@ impl Metrics {
     /// What is served at `/metrics`.
     pub fn registry(&self) -> Arc<Registry> {
         self.registry.clone()
+    }
+
+    /// What became of every item.
+    pub fn ledger(&self) -> Arc<Ledger> {
+        self.ledger.clone()
     }
 
     /// The counters of a receiver.
@@ -245,4 +257,5 @@ fn register_process(registry: &mut Registry) {
         "When the collector started, since 1970",
         started,
     );
+    registry.register_collector(Box::new(ProcessCollector::default()));
 }

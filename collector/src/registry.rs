@@ -75,6 +75,9 @@ pub fn extension(config: &ExtensionConfig) -> Result<Arc<dyn Extension>, StartEr
             Arc::new(extensions::auth::BearerTokenAuthExtension::new(config.clone()))
         }
         ExtensionConfig::Oidc(config) => Arc::new(extensions::auth::OidcExtension::new(config.clone())),
+        ExtensionConfig::FileStorage(config) => Arc::new(
+            extensions::file_storage::FileStorageExtension::new(config.clone()),
+        ),
         ExtensionConfig::JaegerStorage(config) => {
             Arc::new(extensions::jaeger_storage::JaegerStorageExtension::new(config))
         }

@@ -418,6 +418,16 @@ impl Default for Retry {
     }
 }
 
+impl Retry {
+    /// With a queue on disk nothing is given up unless the document says after how long.
+    pub(crate) fn for_queue(&mut self, queue: &Queue, exporter: &karez_document::yaml::Node) {
+        let written = exporter.at_path(&["retry_on_failure", "max_elapsed_time"]);
+        if queue.enabled && queue.storage.is_some() && written.is_none() {
+            self.max_elapsed_time = Duration::ZERO;
+        }
+    }
+}
+
 /// In what a queue is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -447,10 +457,60 @@ pub struct Queue {
     pub block_on_overflow: bool,
     /// Wait until the data is sent.
     pub wait_for_result: bool,
-    /// The id of a storage extension (not yet).
+    /// The id of a storage extension: the queue is on disk.
     pub storage: Option<String>,
-    /// Has no effect yet: the `batch` processor joins batches.
-    pub batch: Option<serde_json::Value>,
+    /// Sends several batches as one; off unless written.
+    #[serde(deserialize_with = "present")]
+    pub batch: Option<QueueBatch>,
+}
+
+/// `sending_queue.batch`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QueueBatch {
+    /// For how long what is too little waits for more.
+    #[serde(deserialize_with = "duration")]
+    pub flush_timeout: Duration,
+    /// From how much on it is sent at once.
+    pub min_size: u64,
+    /// The most that is sent as one; 0 no bound.
+    pub max_size: u64,
+    /// In what that is measured: items or bytes.
+    #[serde(deserialize_with = "sizer_of_batch")]
+    pub sizer: Sizer,
+    /// Has no effect yet.
+    pub partition: Option<serde_json::Value>,
+}
+
+impl Default for QueueBatch {
+    fn default() -> Self {
+        QueueBatch {
+            flush_timeout: Duration::from_millis(200),
+            min_size: 8192,
+            max_size: 0,
+            sizer: Sizer::Items,
+            partition: None,
+        }
+    }
+}
+
+impl QueueBatch {
+    /// The most items that are sent as one; 0 no bound. Bytes bound what is joined, not what came as one.
+    pub fn max_items(&self) -> usize {
+        match self.sizer {
+            Sizer::Items => usize::try_from(self.max_size).unwrap_or(usize::MAX),
+            Sizer::Requests | Sizer::Bytes => 0,
+        }
+    }
+}
+
+fn sizer_of_batch<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Sizer, D::Error> {
+    match Sizer::deserialize(deserializer)? {
+        Sizer::Requests => Err(serde::de::Error::custom(
+            "batches cannot be measured in requests; write items or bytes",
+        )),
+        sizer => Ok(sizer),
+    }
 }
 
 impl Default for Queue {

@@ -3,10 +3,13 @@
 use karez_document::yaml::{Node, Parts, decode_at, join_key};
 use karez_document::{Diagnosis, Place};
 
+use crate::common::Sending;
 use crate::exporters::{
-    DebugExporter, GrpcExporter, JaegerStorageExporter, LoggingExporter, OtlpHttpExporter,
+    DebugExporter, GrpcExporter, JaegerStorageExporter, LoggingExporter, OtlpHttpExporter, OtlpHttpSettings,
 };
-use crate::extensions::{self, BasicAuth, BearerTokenAuth, HealthCheck, JaegerQuery, JaegerStorage, Oidc};
+use crate::extensions::{
+    self, BasicAuth, BearerTokenAuth, FileStorage, HealthCheck, JaegerQuery, JaegerStorage, Oidc,
+};
 use crate::processors::{self, AttributesProcessor, BatchProcessor, MemoryLimiter, ResourceProcessor};
 use crate::receivers::{self, JaegerReceiver, OtlpReceiver};
 use crate::values::{ComponentId, Signal};
@@ -76,6 +79,8 @@ pub enum ExtensionConfig {
     BearerTokenAuth(BearerTokenAuth),
     /// `oidc`
     Oidc(Oidc),
+    /// `file_storage`
+    FileStorage(FileStorage),
     /// `health_check`
     HealthCheck(HealthCheck),
     /// `jaeger_storage`
@@ -259,11 +264,12 @@ impl Kind for ExporterConfig {
             "otlphttp" | "otlp_http" => {
                 let mut parts = Parts::of(node, key);
                 let client = parts.take(diagnoses);
-                let settings = parts.take(diagnoses);
+                let settings: Option<OtlpHttpSettings> = parts.take(diagnoses);
                 parts.finish(diagnoses);
-                let exporter = client
-                    .zip(settings)
-                    .map(|(client, settings)| OtlpHttpExporter { client, settings });
+                let exporter = client.zip(settings).map(|(client, mut settings)| {
+                    settings.retry_on_failure.for_queue(&settings.sending_queue, node);
+                    OtlpHttpExporter { client, settings }
+                });
                 exporter.map(ExporterConfig::OtlpHttp)
             }
             "debug" => decode_at::<DebugExporter>(node, key, diagnoses).map(ExporterConfig::Debug),
@@ -286,11 +292,12 @@ impl Kind for ExporterConfig {
 fn grpc_exporter(node: &Node, key: &str, diagnoses: &mut Vec<Diagnosis>) -> Option<GrpcExporter> {
     let mut parts = Parts::of(node, key);
     let client = parts.take(diagnoses);
-    let sending = parts.take(diagnoses);
+    let sending: Option<Sending> = parts.take(diagnoses);
     parts.finish(diagnoses);
-    client
-        .zip(sending)
-        .map(|(client, sending)| GrpcExporter { client, sending })
+    client.zip(sending).map(|(client, mut sending)| {
+        sending.retry_on_failure.for_queue(&sending.sending_queue, node);
+        GrpcExporter { client, sending }
+    })
 }
 
 impl Kind for ExtensionConfig {
@@ -299,6 +306,7 @@ impl Kind for ExtensionConfig {
         "basicauth",
         "bearertokenauth",
         "oidc",
+        "file_storage",
         "health_check",
         "jaeger_storage",
         "jaeger_query",
@@ -306,7 +314,6 @@ impl Kind for ExtensionConfig {
     const ELSEWHERE: &'static [&'static str] = &[
         "oauth2client",
         "headers_setter",
-        "file_storage",
         "pprof",
         "zpages",
         "memory_ballast",
@@ -345,6 +352,18 @@ impl Kind for ExtensionConfig {
                 let oidc: Oidc = decode_at(node, key, diagnoses)?;
                 extensions::check_oidc(&oidc, node, key, diagnoses);
                 Some(ExtensionConfig::Oidc(oidc))
+            }
+            "file_storage" => {
+                let storage: FileStorage = decode_at(node, key, diagnoses)?;
+                if u32::from_str_radix(&storage.directory_permissions, 8).is_err() {
+                    diagnoses.push(Diagnosis::error(
+                        node.key_place("directory_permissions"),
+                        join_key(key, "directory_permissions"),
+                        format!("`{}` is no octal mode", storage.directory_permissions),
+                        "write such as \"0750\"",
+                    ));
+                }
+                Some(ExtensionConfig::FileStorage(storage))
             }
             "health_check" => {
                 let mut parts = Parts::of(node, key);

@@ -1,12 +1,14 @@
 //! What the extensions are told.
 
+use std::time::Duration;
+
 use indexmap::IndexMap;
 use karez_document::Diagnosis;
 use karez_document::yaml::{Node, join_key};
 use serde::Deserialize;
 
 use crate::common::{Auth, GrpcServer, HttpServer};
-use crate::values::{Secret, present};
+use crate::values::{Secret, duration, present};
 
 /// `basicauth`: exactly one of the two.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
@@ -211,6 +213,61 @@ pub struct ResponseBody {
     pub healthy: String,
     /// When it does not.
     pub unhealthy: String,
+}
+
+/// What a queue on disk does when it is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenFull {
+    /// Refuses what comes, to be sent again (or lets it wait, with `block_on_overflow`).
+    #[default]
+    Refuse,
+    /// Drops what is oldest.
+    DropOldest,
+}
+
+/// `file_storage`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FileStorage {
+    /// Where; must be there unless it is to be made.
+    pub directory: String,
+    /// Make it.
+    pub create_directory: bool,
+    /// Its mode then, octal.
+    pub directory_permissions: String,
+    /// How long another's lock is waited for.
+    #[serde(deserialize_with = "duration")]
+    pub timeout: Duration,
+    /// Sync before data is acknowledged (ours is on where the Collector's is off: one sync serves all that wait).
+    pub fsync: bool,
+    /// Has no effect: space is given back by deleting whole segments.
+    pub compaction: Option<serde_json::Value>,
+    /// Has no effect: what is damaged is set aside, and the rest is used.
+    pub recreate: bool,
+    /// The most bytes of one queue (ours; the Collector has no such limit).
+    pub max_bytes: u64,
+    /// What happens then, or when `queue_size` is reached (ours).
+    pub when_full: WhenFull,
+    /// Bounds the delivery of what waited on the disk while fresh data goes first (ours); 0 does not.
+    pub backlog_bytes_per_second: u64,
+}
+
+impl Default for FileStorage {
+    fn default() -> Self {
+        FileStorage {
+            directory: "/var/lib/otelcol/file_storage".to_owned(),
+            create_directory: false,
+            directory_permissions: "0750".to_owned(),
+            timeout: Duration::from_secs(1),
+            fsync: true,
+            compaction: None,
+            recreate: false,
+            max_bytes: 1 << 30,
+            when_full: WhenFull::Refuse,
+            backlog_bytes_per_second: 0,
+        }
+    }
 }
 
 /// `jaeger_storage`.

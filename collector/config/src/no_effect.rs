@@ -5,8 +5,8 @@ use karez_document::yaml::{Kind, Node, join_key};
 
 /// The keys, with what holds instead.
 const KEYS: &[(&str, &str)] = &[
-    ("batch", "join batches with the `batch` processor"),
     ("cipher_suites", "the TLS library's own suites are used"),
+    ("compaction", "space is given back by deleting whole segments"),
     (
         "client_ca_file_reload",
         "change the document to have files read again",
@@ -19,6 +19,7 @@ const KEYS: &[(&str, &str)] = &[
         "metadata_keys",
         "batches are not kept apart by the request's context",
     ),
+    ("partition", "batches are not kept apart by the request's context"),
     ("reload_interval", "change the document to have files read again"),
     (
         "server_parameters",

@@ -159,7 +159,7 @@ fn keys_without_effect_are_named() {
     let (config, said) = said(
         "
 receivers: {otlp: {protocols: {grpc: {keepalive: {enforcement_policy: {min_time: 1s}}}}}}
-exporters: {otlp: {endpoint: 'a:1', sending_queue: {batch: {min_size: 1}}}}
+exporters: {otlp: {endpoint: 'a:1', sending_queue: {batch: {partition: {metadata_keys: [a]}}}}}
 service: {pipelines: {traces: {receivers: [otlp], exporters: [otlp]}}}
 ",
     );
@@ -168,9 +168,42 @@ service: {pipelines: {traces: {receivers: [otlp], exporters: [otlp]}}}
         said,
         [
             "c.yaml:2: warning: receivers.otlp.protocols.grpc.keepalive.enforcement_policy: has no effect yet; pings are tolerated",
-            "c.yaml:3: warning: exporters.otlp.sending_queue.batch: has no effect yet; join batches with the `batch` processor",
+            "c.yaml:3: warning: exporters.otlp.sending_queue.batch.partition: has no effect yet; batches are not kept apart by the request's context",
         ]
     );
+}
+
+#[test]
+fn a_queue_on_disk_needs_a_storage_that_is_started_and_gives_nothing_up() {
+    let document = |started: &str, storage: &str| {
+        format!(
+            "
+receivers: {{otlp: {{protocols: {{grpc: }}}}}}
+exporters: {{otlp: {{endpoint: 'a:1', tls: {{insecure: true}}, sending_queue: {{storage: {storage}}}}}}}
+extensions: {{file_storage: {{directory: /q}}, health_check: }}
+service: {{extensions: [{started}], pipelines: {{traces: {{receivers: [otlp], exporters: [otlp]}}}}}}
+"
+        )
+    };
+    let (config, _) = said(&document("file_storage, health_check", "file_storage"));
+    let config = config.unwrap();
+    let ExporterConfig::Otlp(otlp) = &config.exporters[0].config else {
+        panic!("otlp")
+    };
+    assert!(otlp.sending.retry_on_failure.max_elapsed_time.is_zero());
+    for (started, storage, expected) in [
+        (
+            "health_check",
+            "file_storage",
+            "which `service.extensions` does not start",
+        ),
+        ("health_check", "health_check", "cannot keep a queue"),
+        ("health_check", "other", "which is not configured"),
+    ] {
+        let (config, said) = said(&document(started, storage));
+        assert!(config.is_none(), "{said:?}");
+        assert!(said.iter().any(|line| line.contains(expected)), "{said:?}");
+    }
 }
 
 proptest! {

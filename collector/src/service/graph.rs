@@ -88,7 +88,9 @@ impl Started {
                 None => registry::exporter(&component.config, &cx),
             };
             let built = built.map_err(|error| diagnosis("exporters", component, &error))?;
-            self.exporters.insert(id.clone(), Queued::start(built, &cx));
+            let queued = Queued::start(built, &cx).await;
+            let queued = queued.map_err(|error| diagnosis("exporters", component, &error))?;
+            self.exporters.insert(id.clone(), queued);
         }
         let mut entrances = Vec::new();
         for id in island.pipelines.keys() {
@@ -123,7 +125,7 @@ impl Started {
     fn start_pipeline(&mut self, id: &PipelineId, around: &Surroundings) -> Result<Consumer, Diagnosis> {
         let pipeline = &self.island.pipelines[id];
         let exporters = pipeline.exporters.iter().filter_map(|id| self.exporters.get(id));
-        let Some(mut next) = fan_out(exporters.map(|exporter| exporter.consumer.clone()).collect()) else {
+        let Some(mut next) = fan_out(exporters.map(|exporter| exporter.consumer(id)).collect()) else {
             let key = format!("service.pipelines.{id}");
             return Err(Diagnosis::error(
                 karez_document::Place::file(""),
@@ -139,10 +141,11 @@ impl Started {
             };
             let fault = |error: StartError| diagnosis("processors", component, &error);
             let processor = registry::processor(&component.config).map_err(fault)?;
+            let next_is_durable = next.is_durable();
             let (entrance, running) = processor
                 .start(next, &around.context("processors", id))
                 .map_err(fault)?;
-            next = entrance;
+            next = entrance.with_durable(next_is_durable);
             tasks.insert(0, running);
         }
         self.processors.push(tasks);
@@ -182,7 +185,10 @@ impl Started {
 fn fan_out(mut consumers: Vec<Consumer>) -> Option<Consumer> {
     match consumers.len() {
         0 | 1 => consumers.pop(),
-        _ => Some(Consumer::new(FanOut(consumers))),
+        _ => {
+            let durable = consumers.iter().any(Consumer::is_durable);
+            Some(Consumer::new(FanOut(consumers)).with_durable(durable))
+        }
     }
 }
 

@@ -222,6 +222,7 @@ fn stands_alone(config: &ExtensionConfig) -> bool {
         ExtensionConfig::BasicAuth(_)
         | ExtensionConfig::BearerTokenAuth(_)
         | ExtensionConfig::Oidc(_)
+        | ExtensionConfig::FileStorage(_)
         | ExtensionConfig::JaegerStorage(_) => true,
         ExtensionConfig::HealthCheck(_) | ExtensionConfig::JaegerQuery(_) => false,
     }

@@ -216,13 +216,7 @@ impl Lint<'_> {
                 .at_path(&["sending_queue", "storage"])
                 .filter(|node| !node.is_null())
             {
-                let key = format!("{at}.sending_queue.storage");
-                self.error(
-                    node.place(),
-                    key,
-                    "Karez has no queue on disk yet",
-                    "remove the key: the queue is in memory",
-                );
+                self.storage(node, &format!("{at}.sending_queue.storage"));
             }
             if id.kind == "logging" && used {
                 self.warning(

@@ -38,6 +38,30 @@ impl Lint<'_> {
         }
     }
 
+    /// Checks that a storage is there, is started, and is one.
+    pub(super) fn storage(&mut self, node: &Node, key: &str) {
+        let name = node.as_str().unwrap_or_default();
+        let id: Option<ComponentId> = name.parse().ok();
+        let written = &self.sections.extensions.written;
+        let found = id.as_ref().and_then(|id| written.get(id));
+        let (message, mend) = match (found.map(|found| &found.config), id) {
+            (Some(Some(ExtensionConfig::FileStorage(_))), Some(id)) if self.used.extensions.contains(&id) => return,
+            (Some(Some(ExtensionConfig::FileStorage(_)) | None), _) => (
+                format!("names the extension `{name}`, which `service.extensions` does not start"),
+                format!("write `service: {{extensions: [{name}]}}`"),
+            ),
+            (Some(_), _) => (
+                format!("the extension `{name}` cannot keep a queue"),
+                "name a `file_storage` extension".to_owned(),
+            ),
+            (None, _) => (
+                format!("names the extension `{name}`, which is not configured"),
+                "add such as `extensions: {file_storage: {directory: …}}` and name it in `service.extensions`".to_owned(),
+            ),
+        };
+        self.error(node.place(), key.to_owned(), &message, &mend);
+    }
+
     pub(super) fn store(&mut self, name: &str, at: &str, node: &Node, path: &[&str]) {
         let stores = self
             .sections
