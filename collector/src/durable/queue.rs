@@ -451,6 +451,7 @@ impl DurableQueue {
                     signal: entry.signal,
                     payload,
                     items: entry.items as usize,
+                    context: None,
                 };
                 Some(Delivery {
                     batch,

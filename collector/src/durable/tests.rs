@@ -272,6 +272,7 @@ fn batch(number: u64, bytes: usize) -> Batch {
         signal: Signal::Traces,
         payload: payload.into(),
         items: 3,
+        context: None,
     }
 }
 

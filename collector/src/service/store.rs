@@ -139,6 +139,7 @@ impl Taken {
             signal: Signal::Traces,
             payload: bytes::Bytes::new(),
             items: 0,
+            context: None,
         });
         Taken {
             batch,
