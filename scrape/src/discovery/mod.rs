@@ -1,0 +1,225 @@
+//! Discovery: a task a source finds groups of targets; who asks gets what changed since it asked last.
+//!
+//! ```text
+//! DiscoveryConfig ─▶ provider (one for all jobs that say the same) ─▶ Sink ─▶ Discovery::changes ─▶ Change
+//! ```
+//!
+//! Changes wait in a map of the newest group of each source, so however slow the reader, memory is bounded by what
+//! there is. A source that fails keeps what it gave last.
+
+mod consul;
+mod dns;
+mod file;
+mod http;
+mod kubernetes;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use karez_net::Net;
+use karez_scrape_config::{DiscoveryConfig, Group, ScrapeConfig};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+pub use kubernetes::objects;
+
+/// A group that is new, other than before, or gone.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change {
+    /// The provider it comes from: a number of [`Discovery::jobs_of`].
+    pub provider: usize,
+    /// The group's name there.
+    pub source: Arc<str>,
+    /// The group; `None` when it is gone.
+    pub group: Option<Arc<Group>>,
+}
+
+/// What discovery needs from where it runs.
+#[derive(Clone)]
+pub struct Context {
+    /// Names and sockets.
+    pub net: Net,
+    /// The Kubernetes API of discovery that names none; found as `kubectl` would find it when there is none here.
+    pub kubernetes: Option<kube::Client>,
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context")
+            .field("net", &self.net)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Default)]
+struct Shared {
+    waiting: Mutex<HashMap<(usize, Arc<str>), Option<Arc<Group>>>>,
+    changed: Notify,
+}
+
+/// Running discovery. Dropped, it ends.
+pub struct Discovery {
+    shared: Arc<Shared>,
+    jobs: Vec<Vec<usize>>,
+    tasks: JoinSet<()>,
+}
+
+impl Discovery {
+    /// Starts what the jobs say. Must be called in a runtime.
+    pub fn start(configs: &[ScrapeConfig], cx: &Context) -> Self {
+        let mut providers: Vec<(&DiscoveryConfig, Vec<usize>)> = Vec::new();
+        for (job, config) in configs.iter().enumerate() {
+            for source in &config.discovery {
+                match providers.iter_mut().find(|(known, _)| *known == source) {
+                    Some((_, jobs)) if jobs.last() != Some(&job) => jobs.push(job),
+                    Some(_) => {}
+                    None => providers.push((source, vec![job])),
+                }
+            }
+        }
+        let shared = Arc::new(Shared::default());
+        let mut tasks = JoinSet::new();
+        for (number, (source, jobs)) in providers.iter().enumerate() {
+            let job = jobs.first().map_or("", |job| configs[*job].job_name.as_str());
+            let sink = Sink {
+                shared: shared.clone(),
+                provider: number,
+                job: job.into(),
+            };
+            spawn(&mut tasks, source, sink, cx);
+        }
+        Discovery {
+            shared,
+            jobs: providers.into_iter().map(|(_, jobs)| jobs).collect(),
+            tasks,
+        }
+    }
+
+    /// The jobs (their places in the list of configurations) that a provider finds targets for.
+    pub fn jobs_of(&self, provider: usize) -> &[usize] {
+        self.jobs.get(provider).map_or(&[], Vec::as_slice)
+    }
+
+    /// How many tasks look for targets.
+    pub fn tasks(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// Waits until something has changed and gives all of it. May be cancelled without loss.
+    pub async fn changes(&self) -> Vec<Change> {
+        loop {
+            let found = std::mem::take(&mut *self.shared.waiting());
+            if !found.is_empty() {
+                let change = |((provider, source), group)| Change {
+                    provider,
+                    source,
+                    group,
+                };
+                return found.into_iter().map(change).collect();
+            }
+            self.shared.changed.notified().await;
+        }
+    }
+}
+
+impl Shared {
+    fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<(usize, Arc<str>), Option<Arc<Group>>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn spawn(tasks: &mut JoinSet<()>, source: &DiscoveryConfig, sink: Sink, cx: &Context) {
+    match source.clone() {
+        DiscoveryConfig::Static(groups) => {
+            for (index, group) in groups.into_iter().enumerate() {
+                sink.put(&index.to_string().into(), Some(group.into()));
+            }
+        }
+        DiscoveryConfig::File(config) => drop(tasks.spawn(file::run(config, sink))),
+        DiscoveryConfig::Http(config) => drop(tasks.spawn(http::run(config, sink, cx.net.clone()))),
+        DiscoveryConfig::Dns(config) => drop(tasks.spawn(dns::run(config, sink))),
+        DiscoveryConfig::Kubernetes(config) => drop(tasks.spawn(kubernetes::run(config, sink, cx.clone()))),
+        DiscoveryConfig::Consul(config) => drop(tasks.spawn(consul::run(config, sink, cx.net.clone()))),
+    }
+}
+
+/// Where a provider puts what it finds.
+#[derive(Clone)]
+struct Sink {
+    shared: Arc<Shared>,
+    provider: usize,
+    /// A job that asked, for messages.
+    job: Arc<str>,
+}
+
+impl Sink {
+    /// A group is new or other than before, or gone.
+    fn put(&self, source: &Arc<str>, group: Option<Arc<Group>>) {
+        self.shared
+            .waiting()
+            .insert((self.provider, source.clone()), group);
+        self.shared.changed.notify_one();
+    }
+}
+
+/// What a provider gave last, so that only what differs is given again.
+#[derive(Default)]
+struct Given(HashMap<Arc<str>, Arc<Group>>);
+
+impl Given {
+    /// These are all groups there are now.
+    fn replace(&mut self, sink: &Sink, groups: impl IntoIterator<Item = (String, Group)>) {
+        let mut before = std::mem::take(&mut self.0);
+        for (source, group) in groups {
+            let (source, old) = match before.remove_entry(source.as_str()) {
+                Some((source, old)) => (source, Some(old)),
+                None => (Arc::from(source), None),
+            };
+            let group = match old {
+                Some(old) if *old == group => old,
+                _ => {
+                    let group = Arc::new(group);
+                    sink.put(&source, Some(group.clone()));
+                    group
+                }
+            };
+            self.0.insert(source, group);
+        }
+        for source in before.keys() {
+            sink.put(source, None);
+        }
+    }
+}
+
+/// Says once that a source fails, and once that it works again.
+#[derive(Default)]
+struct Health {
+    said: Option<String>,
+}
+
+impl Health {
+    fn failed(&mut self, sink: &Sink, source: &str, error: &dyn std::fmt::Display) {
+        let error = error.to_string();
+        if self.said.as_deref() != Some(error.as_str()) {
+            tracing::warn!(job = %sink.job, source, %error, "discovery fails; the targets it gave last are kept");
+            self.said = Some(error);
+        }
+    }
+
+    fn works(&mut self, sink: &Sink, source: &str) {
+        if self.said.take().is_some() {
+            tracing::info!(job = %sink.job, source, "discovery works again");
+        }
+    }
+}
+
+/// A tick each `period`, at least a second, the first at once.
+fn ticks(period: Duration) -> tokio::time::Interval {
+    let mut interval = tokio::time::interval(period.max(Duration::from_secs(1)));
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    interval
+}
+
+#[cfg(test)]
+mod tests;
