@@ -14,6 +14,8 @@ mod arena;
 mod contender;
 mod load;
 mod options;
+#[path = "../../pair.rs"]
+mod pair;
 mod process;
 mod report;
 mod rounds;

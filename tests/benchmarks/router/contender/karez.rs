@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep};
 use super::{Setting, Started};
 use crate::arena::Side;
 use crate::options::Options;
+use crate::pair;
 use crate::process::Process;
 
 pub(super) async fn start(
@@ -16,7 +17,7 @@ pub(super) async fn start(
     transport: &str,
 ) -> anyhow::Result<Started> {
     let far = run(setting, options, Side::Far, ("far", &far_document(setting)))?;
-    let document = near_document(setting, &format!(", transport: {transport}"), &options.link_keys);
+    let document = near_document(setting, &format!(", transport: {transport}{}", options.link_keys));
     let near = run(setting, options, Side::Near, ("near", &document))?;
     if accepted(setting).await {
         return Ok(Ok(vec![far, near]));
@@ -29,7 +30,7 @@ pub(super) async fn start(
         )));
     }
     // A version without a choice of transports has QUIC only.
-    let document = near_document(setting, "", &options.link_keys);
+    let document = near_document(setting, &options.link_keys);
     let near = run(setting, options, Side::Near, ("near", &document))?;
     Ok(Ok(vec![far, near]))
 }
@@ -51,47 +52,19 @@ async fn accepted(setting: &Setting<'_>) -> bool {
     let deadline = Instant::now() + Duration::from_secs(10);
     while Instant::now() < deadline {
         let log = fs::read_to_string(setting.log("near")).unwrap_or_default();
-        if log.contains("document taken over") {
-            return true;
-        }
-        if log.contains("document is not usable") {
-            return false;
+        if let Some(accepted) = pair::accepted(&log) {
+            return accepted;
         }
         sleep(Duration::from_millis(20)).await;
     }
     false
 }
 
-fn site(name: &str) -> String {
-    format!("version: 1\nsite: {{id: {name}, name: {name}, namespace: default, version: 0.1.0}}\n")
-}
-
 fn far_document(setting: &Setting<'_>) -> String {
-    format!(
-        "{}router: {{mode: interior}}\ntls:\n- {{name: server, directory: {}}}\n\
-         accept:\n- {{name: edge, role: edge, host: {}, port: {}, tls: server}}\n\
-         tokens:\n- {{name: token, serial: \"{}\", fingerprint: \"{}\"}}\n\
-         services:\n- {{address: bench, protocol: tcp, ports: [9000], targets: [{{name: server}}]}}\n\
-         connectors:\n- {{name: bench, address: \"bench:9000\", host: 127.0.0.1, port: {}, target: server}}\n",
-        site("far"),
-        setting.folder.join("far").display(),
-        setting.between.ip(),
-        setting.between.port(),
-        setting.token.serial,
-        setting.token.fingerprint,
-        setting.arena.server.port(),
-    )
+    let target = setting.arena.local_server();
+    pair::far_document(setting.folder, setting.between, &setting.token, target)
 }
 
-fn near_document(setting: &Setting<'_>, transport: &str, keys: &str) -> String {
-    format!(
-        "{}router: {{mode: edge}}\ntls:\n- {{name: token, directory: {}}}\n\
-         links:\n- {{name: token, role: edge, host: {}, port: {}, cost: 1, tls: token{transport}{keys}}}\n\
-         listeners:\n- {{name: bench, address: \"bench:9000\", host: 127.0.0.1, port: {}}}\n",
-        site("near"),
-        setting.folder.join("near").display(),
-        setting.between.ip(),
-        setting.between.port(),
-        setting.entrance.port(),
-    )
+fn near_document(setting: &Setting<'_>, keys: &str) -> String {
+    pair::near_document(setting.folder, setting.between, setting.entrance, keys)
 }

@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
-use jiff::Timestamp;
-use karez_identity::{Authority, CertificateFacts, Credential, Subject, Usage};
+use karez_identity::CertificateFacts;
 use tokio::time::{Instant, sleep};
 
 use crate::arena::Arena;
 use crate::load;
 use crate::options::{Options, Who};
+use crate::pair;
 use crate::process::Process;
 
 /// The cipher suite of everybody whose suite can be chosen.
@@ -100,28 +100,12 @@ struct Setting<'a> {
 
 impl<'a> Setting<'a> {
     fn new(folder: &'a Path, arena: &'a Arena) -> anyhow::Result<Self> {
-        let authority = Authority::new("bench", Timestamp::now(), Duration::from_secs(86_400))?;
-        let issue = |name: &str, dns_names: Vec<String>, usage| {
-            let subject = Subject {
-                common_name: name.to_owned(),
-                dns_names,
-                usage,
-                lifetime: Duration::from_secs(36_000),
-                uri: None,
-            };
-            authority.issue(&subject, Timestamp::now())
-        };
-        let near = issue("token", Vec::new(), Usage::Client)?;
-        let name = "skupper-router";
-        let far = issue(name, vec![name.to_owned()], Usage::Server)?;
-        write_profile(&folder.join("near"), &near)?;
-        write_profile(&folder.join("far"), &far)?;
         Ok(Self {
             folder,
             arena,
             entrance: ([127, 0, 0, 1], arena.port()?).into(),
             between: (arena.far, arena.port()?).into(),
-            token: CertificateFacts::from_pem(near.certificate_pem.as_bytes())?,
+            token: pair::write_credentials(folder)?,
         })
     }
 
@@ -157,16 +141,6 @@ impl<'a> Setting<'a> {
         }
         text
     }
-}
-
-fn write_profile(folder: &Path, credential: &Credential) -> anyhow::Result<()> {
-    fs::create_dir_all(folder)?;
-    fs::write(folder.join("tls.crt"), &credential.certificate_pem)?;
-    fs::write(folder.join("tls.key"), &credential.key_pem)?;
-    fs::write(folder.join("ca.crt"), &credential.ca_pem)?;
-    // HAProxy wants certificate and key in one file.
-    let both = format!("{}{}", credential.certificate_pem, credential.key_pem);
-    Ok(fs::write(folder.join("both.pem"), both)?)
 }
 
 /// Waits until a request is answered through the pair.
