@@ -15,6 +15,8 @@
 mod buffer;
 mod carry;
 mod connector;
+#[doc(hidden)]
+pub mod fuzzing;
 mod link;
 mod listener;
 mod local_api;
