@@ -5,20 +5,16 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use crate::wire::{
-    Answer, Body, read_answer, read_control, read_open, write_answer, write_control, write_open,
+    Answer, Body, read_answer, read_control, read_open, said, write_answer, write_control, write_open,
 };
 
 /// Control messages, one after the other.
 pub fn control(mut bytes: &[u8]) {
-    let peer = karez_topology::Site {
-        id: "peer".to_owned(),
-        ..Default::default()
-    };
     while let Ok(Some(message)) = now(read_control(&mut bytes)) {
         match &message.body {
             Some(Body::Hello(hello)) => drop(hello.peer()),
-            Some(Body::Announce(announce)) => drop(announce.checked(&peer)),
-            _ => {}
+            Some(body) => drop(said(body)),
+            None => {}
         }
         let mut written = Vec::new();
         if now(write_control(&mut written, &message)).is_ok() {

@@ -31,12 +31,6 @@ const TLS: Transport = Transport {
     name: "tls",
     keys: ", transport: tls",
 };
-/// The router chooses.
-const ANY: Transport = Transport {
-    name: "any",
-    keys: "",
-};
-
 type Check = fn(&str, Transport) -> anyhow::Result<()>;
 
 /// All tests; each is ignored for the reason, if there is one.
@@ -73,9 +67,6 @@ pub(crate) fn trials(ignored: Option<String>) -> Vec<Trial> {
     add("the edge's address changes", quic, move_quic);
     if choice {
         add("the edge's address changes", TLS, move_any);
-        add("UDP dropped from the start", ANY, no_udp_from_the_start);
-        add("UDP dropped while linked", ANY, no_udp_while_linked);
-        add("TCP dropped while linked", ANY, no_tcp);
     }
     trials
 }
@@ -258,31 +249,6 @@ fn no_tcp(name: &str, transport: Transport) -> anyhow::Result<()> {
     world.relay.change(|conditions| conditions.no_tcp = true);
     let back = world.carries()?;
     table::add(name, transport.name, format!("carries after {}", seconds(back)));
-    carry_exactly(&world)
-}
-
-fn no_udp_from_the_start(name: &str, transport: Transport) -> anyhow::Result<()> {
-    let world = World::new(transport.keys, |relay| {
-        relay.change(|conditions| conditions.no_udp = true)
-    })?;
-    let linked = world.carries()?;
-    table::add(
-        name,
-        transport.name,
-        format!("linked {} after the start", seconds(linked)),
-    );
-    carry_exactly(&world)
-}
-
-fn no_udp_while_linked(name: &str, transport: Transport) -> anyhow::Result<()> {
-    let world = World::linked(transport.keys)?;
-    world.relay.change(|conditions| conditions.no_udp = true);
-    let back = world.carries()?;
-    table::add(
-        name,
-        transport.name,
-        format!("carries again after {}", seconds(back)),
-    );
     carry_exactly(&world)
 }
 

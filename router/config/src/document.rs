@@ -178,7 +178,6 @@ pub enum Transport {
 
 impl Transport {
     /// Whether the router chooses.
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
     pub fn is_auto(&self) -> bool {
         *self == Self::Auto
     }
@@ -197,7 +196,6 @@ pub enum Congestion {
 
 impl Congestion {
     /// Whether it is what is used unless said otherwise.
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
     pub fn is_cubic(&self) -> bool {
         *self == Self::Cubic
     }
