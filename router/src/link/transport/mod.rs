@@ -19,6 +19,8 @@ mod error;
 pub(crate) mod proxy;
 pub(crate) mod quic;
 pub(crate) mod route;
+#[allow(dead_code)] // Dialled and accepted once transports are raced.
+pub(crate) mod tls;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -38,6 +40,8 @@ pub(crate) const RESET_CODE: u32 = 1;
 pub(crate) enum TransportKind {
     /// QUIC over UDP.
     Quic,
+    /// TLS 1.3 over TCP.
+    Tls,
 }
 
 impl TransportKind {
@@ -45,6 +49,7 @@ impl TransportKind {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Quic => "quic",
+            Self::Tls => "tls",
         }
     }
 }
@@ -73,6 +78,8 @@ pub(crate) struct Statistics {
 pub(crate) enum Connection {
     /// Over QUIC.
     Quic(quic::QuicConnection),
+    /// Over TLS.
+    Tls(tls::TlsConnection),
 }
 
 /// A bidirectional stream of a connection.
@@ -89,6 +96,8 @@ pub(crate) struct Stream {
 pub(crate) enum SendStream {
     /// Over QUIC.
     Quic(quic::QuicSend),
+    /// Over TLS.
+    Tls(tls::TlsSend),
 }
 
 /// The half of a stream that we read from.
@@ -96,6 +105,8 @@ pub(crate) enum SendStream {
 pub(crate) enum RecvStream {
     /// Over QUIC.
     Quic(quic::QuicReceive),
+    /// Over TLS.
+    Tls(tls::TlsReceive),
 }
 
 impl Connection {
@@ -103,6 +114,7 @@ impl Connection {
     pub(crate) async fn open(&self) -> Result<Stream, ConnectionError> {
         match self {
             Self::Quic(connection) => connection.open().await,
+            Self::Tls(connection) => connection.open().await,
         }
     }
 
@@ -110,6 +122,7 @@ impl Connection {
     pub(crate) async fn accept(&self) -> Result<Stream, ConnectionError> {
         match self {
             Self::Quic(connection) => connection.accept().await,
+            Self::Tls(connection) => connection.accept().await,
         }
     }
 
@@ -117,6 +130,7 @@ impl Connection {
     pub(crate) fn close(&self, code: u32, reason: &str) {
         match self {
             Self::Quic(connection) => connection.close(code, reason),
+            Self::Tls(connection) => connection.close(code, reason),
         }
     }
 
@@ -124,6 +138,7 @@ impl Connection {
     pub(crate) async fn closed(&self) -> ConnectionError {
         match self {
             Self::Quic(connection) => connection.closed().await,
+            Self::Tls(connection) => connection.closed().await,
         }
     }
 
@@ -131,6 +146,7 @@ impl Connection {
     pub(crate) fn close_reason(&self) -> Option<ConnectionError> {
         match self {
             Self::Quic(connection) => connection.close_reason(),
+            Self::Tls(connection) => connection.close_reason(),
         }
     }
 
@@ -138,6 +154,7 @@ impl Connection {
     pub(crate) fn remote_address(&self) -> SocketAddr {
         match self {
             Self::Quic(connection) => connection.remote_address(),
+            Self::Tls(connection) => connection.remote_address(),
         }
     }
 
@@ -145,6 +162,7 @@ impl Connection {
     pub(crate) fn peer_certificate(&self) -> Option<CertificateDer<'static>> {
         match self {
             Self::Quic(connection) => connection.peer_certificate(),
+            Self::Tls(connection) => connection.peer_certificate(),
         }
     }
 
@@ -152,6 +170,7 @@ impl Connection {
     pub(crate) fn kind(&self) -> TransportKind {
         match self {
             Self::Quic(_) => TransportKind::Quic,
+            Self::Tls(_) => TransportKind::Tls,
         }
     }
 
@@ -159,6 +178,7 @@ impl Connection {
     pub(crate) fn statistics(&self) -> Statistics {
         match self {
             Self::Quic(connection) => connection.statistics(),
+            Self::Tls(connection) => connection.statistics(),
         }
     }
 
@@ -166,6 +186,7 @@ impl Connection {
     pub(crate) fn max_datagram_size(&self) -> Option<usize> {
         match self {
             Self::Quic(connection) => connection.max_datagram_size(),
+            Self::Tls(_) => None,
         }
     }
 
@@ -173,6 +194,7 @@ impl Connection {
     pub(crate) fn send_datagram(&self, datagram: Bytes) -> Result<(), DatagramError> {
         match self {
             Self::Quic(connection) => connection.send_datagram(datagram),
+            Self::Tls(_) => Err(DatagramError::Unsupported),
         }
     }
 
@@ -180,6 +202,7 @@ impl Connection {
     pub(crate) async fn read_datagram(&self) -> Result<Bytes, ConnectionError> {
         match self {
             Self::Quic(connection) => connection.read_datagram().await,
+            Self::Tls(_) => std::future::pending().await,
         }
     }
 }
@@ -189,6 +212,7 @@ impl SendStream {
     pub(crate) async fn write_all(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
         match self {
             Self::Quic(stream) => stream.write_all(bytes).await,
+            Self::Tls(stream) => stream.write_all(bytes).await,
         }
     }
 
@@ -196,6 +220,7 @@ impl SendStream {
     pub(crate) async fn write_chunks(&mut self, chunks: &mut [Bytes]) -> Result<(), WriteError> {
         match self {
             Self::Quic(stream) => stream.write_chunks(chunks).await,
+            Self::Tls(stream) => stream.write_chunks(chunks).await,
         }
     }
 
@@ -203,6 +228,7 @@ impl SendStream {
     pub(crate) fn finish(&mut self) -> Result<(), WriteError> {
         match self {
             Self::Quic(stream) => stream.finish(),
+            Self::Tls(stream) => stream.finish(),
         }
     }
 
@@ -210,6 +236,7 @@ impl SendStream {
     pub(crate) fn reset(&mut self, code: u32) {
         match self {
             Self::Quic(stream) => stream.reset(code),
+            Self::Tls(stream) => stream.reset(code),
         }
     }
 
@@ -217,6 +244,7 @@ impl SendStream {
     pub(crate) async fn stopped(&mut self) {
         match self {
             Self::Quic(stream) => stream.stopped().await,
+            Self::Tls(stream) => stream.stopped().await,
         }
     }
 }
@@ -226,6 +254,7 @@ impl RecvStream {
     pub(crate) async fn read_exact(&mut self, buffer: &mut [u8]) -> Result<(), ReadExactError> {
         match self {
             Self::Quic(stream) => stream.read_exact(buffer).await,
+            Self::Tls(stream) => stream.read_exact(buffer).await,
         }
     }
 
@@ -233,6 +262,7 @@ impl RecvStream {
     pub(crate) async fn read_chunks(&mut self, chunks: &mut [Bytes]) -> Result<Option<usize>, ReadError> {
         match self {
             Self::Quic(stream) => stream.read_chunks(chunks).await,
+            Self::Tls(stream) => stream.read_chunks(chunks).await,
         }
     }
 
@@ -240,6 +270,7 @@ impl RecvStream {
     pub(crate) fn stop(&mut self, code: u32) {
         match self {
             Self::Quic(stream) => stream.stop(code),
+            Self::Tls(stream) => stream.stop(code),
         }
     }
 }

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use rustls_pki_types::CertificateDer;
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Notify;
@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::error::{ConnectionError, Party};
 use super::buffer::Size;
-use super::frame::{Output, ProtocolError};
+use super::frame::ProtocolError;
 use super::greeting::Ticket;
 use super::incoming::{Incoming, Opening};
 use super::lane::{LaneReceive, LaneSend};
@@ -133,8 +133,13 @@ impl Shared {
 
     /// Ends it for a reason, without a word.
     pub(super) fn fail(&self, error: ConnectionError) {
-        let _ = self.error.set(error);
-        self.with(|state| state.mux.fail());
+        self.with(|state| {
+            // What ended it first is the reason.
+            if state.mux.end().is_none() {
+                let _ = self.error.set(error);
+                state.mux.fail();
+            }
+        });
     }
 
     /// Ends it and tells the peer.
@@ -144,8 +149,12 @@ impl Shared {
 
     fn refuse(&self, error: ProtocolError) {
         let reason = format!("the peer broke the protocol: {error}");
-        let _ = self.error.set(ConnectionError::Lost(reason.clone()));
-        self.close(PROTOCOL, &reason);
+        self.with(|state| {
+            if state.mux.end().is_none() {
+                let _ = self.error.set(ConnectionError::Lost(reason.clone()));
+                state.mux.close(PROTOCOL, &reason);
+            }
+        });
     }
 
     pub(super) fn round_trip(&self) -> Duration {
@@ -222,10 +231,6 @@ async fn flush(shared: &Shared, socket: &mut OwnedWriteHalf, sealer: &mut Sealer
             }
             return Ok(());
         };
-        if sealer.is_used_up() {
-            let update = sealer.renew().map_err(|error| error.to_string())?;
-            socket.write_all(&update).await.map_err(|error| error.to_string())?;
-        }
         let place = batch.seal(sealer).map_err(|error| error.to_string())?;
         shared.sent.fetch_add(place.len() as u64, Ordering::Relaxed);
         let written = socket.write_all(batch.bytes(place)).await;

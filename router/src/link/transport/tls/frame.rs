@@ -23,7 +23,7 @@ pub(super) const PAYLOAD: usize = RECORD - HEADER;
 
 /// What is wrong with bytes from a peer. The peer is told, and the connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ProtocolError {
+pub(super) enum ProtocolError {
     /// A frame that stops before its end.
     #[error("a frame crosses the end of a record")]
     Torn,
@@ -239,7 +239,13 @@ fn frame(kind: u8, stream: u32, payload: &[u8]) -> Result<Frame<'_>, ProtocolErr
         kind,
         length: payload.len(),
     };
-    let none = |frame| if payload.is_empty() { Ok(frame) } else { Err(length) };
+    let none = |frame| {
+        if payload.is_empty() {
+            Ok(frame)
+        } else {
+            Err(length)
+        }
+    };
     let number = || {
         let bytes = payload.try_into().map_err(|_| length)?;
         Ok(u32::from_be_bytes(bytes))
@@ -260,10 +266,19 @@ fn frame(kind: u8, stream: u32, payload: &[u8]) -> Result<Frame<'_>, ProtocolErr
         kind::OPEN => none(Frame::Open { stream }),
         kind::DATA if payload.len() > PAYLOAD => Err(length),
         kind::DATA => Ok(Frame::Data { stream, payload }),
-        kind::CREDIT => Ok(Frame::Credit { stream, bytes: number()? }),
+        kind::CREDIT => Ok(Frame::Credit {
+            stream,
+            bytes: number()?,
+        }),
         kind::FINISH => none(Frame::Finish { stream }),
-        kind::RESET => Ok(Frame::Reset { stream, code: number()? }),
-        kind::STOP => Ok(Frame::Stop { stream, code: number()? }),
+        kind::RESET => Ok(Frame::Reset {
+            stream,
+            code: number()?,
+        }),
+        kind::STOP => Ok(Frame::Stop {
+            stream,
+            code: number()?,
+        }),
         kind::PING => Ok(Frame::Ping { number: long()? }),
         kind::PONG => Ok(Frame::Pong { number: long()? }),
         kind::CLOSE => {
@@ -276,8 +291,14 @@ fn frame(kind: u8, stream: u32, payload: &[u8]) -> Result<Frame<'_>, ProtocolErr
         }
         kind::STREAMS => Ok(Frame::Streams { more: number()? }),
         kind::WANT => none(Frame::Want { stream }),
-        kind::ASSIGN => Ok(Frame::Assign { stream, lane: number()? }),
-        kind::MOVED => Ok(Frame::Moved { stream, lane: number()? }),
+        kind::ASSIGN => Ok(Frame::Assign {
+            stream,
+            lane: number()?,
+        }),
+        kind::MOVED => Ok(Frame::Moved {
+            stream,
+            lane: number()?,
+        }),
         kind::RETURNED => Ok(Frame::Returned { lane: number()? }),
         kind::GONE => Ok(Frame::Gone { lane: number()? }),
         unknown => Err(ProtocolError::UnknownKind(unknown)),
@@ -310,18 +331,23 @@ mod tests {
         }
     }
 
-    fn any_frame(payload: &[u8]) -> impl Strategy<Value = Frame<'_>> {
+    fn any_frame(payload: &'static [u8]) -> impl Strategy<Value = Frame<'static>> {
         let stream = 1..=u32::MAX;
         prop_oneof![
             stream.clone().prop_map(|stream| Frame::Open { stream }),
-            stream.clone().prop_map(move |stream| Frame::Data { stream, payload }),
+            stream
+                .clone()
+                .prop_map(move |stream| Frame::Data { stream, payload }),
             any::<(u32, u32)>().prop_map(|(stream, bytes)| Frame::Credit { stream, bytes }),
             stream.clone().prop_map(|stream| Frame::Finish { stream }),
             (stream.clone(), any::<u32>()).prop_map(|(stream, code)| Frame::Reset { stream, code }),
             (stream.clone(), any::<u32>()).prop_map(|(stream, code)| Frame::Stop { stream, code }),
             any::<u64>().prop_map(|number| Frame::Ping { number }),
             any::<u64>().prop_map(|number| Frame::Pong { number }),
-            any::<u32>().prop_map(move |code| Frame::Close { code, reason: payload }),
+            any::<u32>().prop_map(move |code| Frame::Close {
+                code,
+                reason: payload
+            }),
             any::<u32>().prop_map(|more| Frame::Streams { more }),
             stream.clone().prop_map(|stream| Frame::Want { stream }),
             (stream.clone(), any::<u32>()).prop_map(|(stream, lane)| Frame::Assign { stream, lane }),
@@ -351,7 +377,11 @@ mod tests {
     #[test]
     fn refuses_a_torn_frame() {
         let mut out = Plain::default();
-        Frame::Data { stream: 1, payload: b"abc" }.put(&mut out);
+        Frame::Data {
+            stream: 1,
+            payload: b"abc",
+        }
+        .put(&mut out);
         let torn = &out.0[..out.0.len() - 1];
         assert_eq!(Frames::new(torn).next(), Some(Err(ProtocolError::Torn)));
     }
@@ -359,7 +389,10 @@ mod tests {
     #[test]
     fn refuses_a_ping_for_a_stream() {
         let bytes = [kind::PING, 0, 0, 8, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
-        let misplaced = ProtocolError::Misplaced { kind: kind::PING, stream: 1 };
+        let misplaced = ProtocolError::Misplaced {
+            kind: kind::PING,
+            stream: 1,
+        };
         assert_eq!(Frames::new(&bytes).next(), Some(Err(misplaced)));
     }
 }

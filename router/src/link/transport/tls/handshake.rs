@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::kernel::KernelConnection;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
 use rustls::{ClientConfig, CommonState, ConnectionTrafficSecrets, ExtractedSecrets, ServerConfig};
-use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -240,8 +240,6 @@ impl Flight {
 
     /// Takes the alert that rustls has for the peer.
     fn excuse<H: Hands>(&mut self, hands: &mut H) {
-        self.incoming.clear();
-        self.shown = 0;
         // An alert is one message; more steps than that are not needed.
         for _ in 0..4 {
             match self.step(hands) {

@@ -65,6 +65,11 @@ impl Incoming {
         new
     }
 
+    /// Buffers are of this size from the next one on.
+    pub(super) fn set_size(&mut self, size: Size) {
+        self.size = size;
+    }
+
     /// Reads what there is; 0 at the end of input.
     pub(super) fn poll_fill(
         &mut self,
@@ -135,10 +140,17 @@ impl Incoming {
 
     /// Opens all whole records.
     pub(super) fn open(&mut self) -> Result<Opening, RecordError> {
+        self.open_some(usize::MAX)
+    }
+
+    /// Opens whole records, up to so many.
+    pub(super) fn open_some(&mut self, most: usize) -> Result<Opening, RecordError> {
         let Some(buffer) = &mut self.buffer else {
             return Ok(Opening::Whole);
         };
-        while let Some(length) = Opener::length(&buffer[self.unopened.clone()])? {
+        while self.places.len() < most
+            && let Some(length) = Opener::length(&buffer[self.unopened.clone()])?
+        {
             if self.unopened.len() < length {
                 break;
             }

@@ -40,7 +40,6 @@ pub(super) enum LaneError {
 }
 
 /// The sending half of a lane.
-#[derive(Debug)]
 pub(super) struct LaneSend {
     socket: OwnedWriteHalf,
     sealer: Sealer,
@@ -112,7 +111,7 @@ impl LaneSend {
                 return Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero).into()));
             }
             place.start += written;
-            if place.is_empty() {
+            if place.start >= place.end {
                 self.batch = None;
             }
         }
@@ -120,12 +119,23 @@ impl LaneSend {
 }
 
 /// The receiving half of a lane.
-#[derive(Debug)]
 pub(super) struct LaneReceive {
     socket: OwnedReadHalf,
     incoming: Incoming,
     ready: VecDeque<Bytes>,
     ended: bool,
+}
+
+impl std::fmt::Debug for LaneSend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LaneSend").finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for LaneReceive {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LaneReceive").finish_non_exhaustive()
+    }
 }
 
 /// What a lane has for a reader.
@@ -206,6 +216,8 @@ impl LaneReceive {
     /// Whether the idle lane's socket is still connected.
     pub(super) fn is_alive(&mut self) -> bool {
         let mut context = Context::from_waker(Waker::noop());
-        self.incoming.poll_fill(&mut self.socket, &mut context).is_pending()
+        self.incoming
+            .poll_fill(&mut self.socket, &mut context)
+            .is_pending()
     }
 }

@@ -79,7 +79,9 @@ impl Outgoing {
 impl Output for Outgoing {
     fn room(&self) -> usize {
         // In the worst case a record is closed, and another opened and closed.
-        self.size.bytes().saturating_sub(self.filled + 2 * TRAILER + HEADER)
+        self.size
+            .bytes()
+            .saturating_sub(self.filled + 2 * TRAILER + HEADER)
     }
 
     fn fit(&self) -> usize {
@@ -108,12 +110,19 @@ impl Output for Outgoing {
 impl Batch {
     /// Seals the records; says where they are.
     pub(super) fn seal(&mut self, sealer: &mut Sealer) -> Result<Range<usize>, RecordError> {
+        let mut first = START;
+        if sealer.is_used_up() {
+            // The news of the next key goes into the space before the first record.
+            let update = sealer.renew()?;
+            first -= update.len();
+            self.buffer[first..START].copy_from_slice(&update);
+        }
         let mut start = START;
         for end in &self.ends {
             sealer.seal(&mut self.buffer[start..*end], DATA)?;
             start = *end;
         }
-        Ok(START..start)
+        Ok(first..start)
     }
 
     pub(super) fn bytes(&self, place: Range<usize>) -> &[u8] {
@@ -158,10 +167,26 @@ mod tests {
             space.fill(1);
             payloads += length;
         }
-        assert_eq!(payloads, 4 * PAYLOAD - TRAILER - HEADER - TRAILER + TRAILER);
+        assert_eq!(payloads, 4 * PAYLOAD);
         let mut batch = out.take().expect("it is full");
         assert_eq!(records(&mut batch).len(), 4);
         assert!(out.is_empty());
+    }
+
+    #[test]
+    fn a_new_key_is_announced_before_the_records_that_it_seals() {
+        let mut out = Outgoing::new(Size::Small);
+        let (mut sealer, mut opener) = super::super::record::tests::pair();
+        sealer.use_up();
+        opener.use_up();
+        Frame::Finish { stream: 1 }.put(&mut out);
+        let mut batch = out.take().expect("there is something");
+        let place = batch.seal(&mut sealer).expect("it fits");
+        let mut bytes = batch.bytes(place).to_vec();
+        let length = Opener::length(&bytes).expect("a record").expect("whole");
+        let (update, record) = bytes.split_at_mut(length);
+        assert_eq!(opener.open(update), Ok(Content::Nothing));
+        assert!(matches!(opener.open(record), Ok(Content::Data(_))));
     }
 
     #[test]

@@ -12,7 +12,9 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::aead::{
+    AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey,
+};
 use rustls::ConnectionTrafficSecrets;
 
 /// Bytes before a record's content.
@@ -194,7 +196,9 @@ impl Opener {
 
     /// Opens a whole record in place.
     pub(super) fn open(&mut self, record: &mut [u8]) -> Result<Content, RecordError> {
-        let (header, body) = record.split_first_chunk_mut::<HEADER>().ok_or(RecordError::Malformed)?;
+        let (header, body) = record
+            .split_first_chunk_mut::<HEADER>()
+            .ok_or(RecordError::Malformed)?;
         if header[0] != DATA {
             return Err(RecordError::Malformed);
         }
@@ -202,13 +206,19 @@ impl Opener {
         let opened = self.cipher.key.open_in_place(nonce, Aad::from(*header), body);
         let plain = opened.map_err(|_| RecordError::Damaged)?;
         // Padding is zeros after the type.
-        let last = plain.iter().rposition(|byte| *byte != 0).ok_or(RecordError::Malformed)?;
+        let last = plain
+            .iter()
+            .rposition(|byte| *byte != 0)
+            .ok_or(RecordError::Malformed)?;
         if last > LONGEST {
             return Err(RecordError::Malformed);
         }
         match plain[last] {
             DATA => Ok(Content::Data(HEADER..HEADER + last)),
-            ALERT => plain[..last].get(1).map(|alert| Content::Alert(*alert)).ok_or(RecordError::Malformed),
+            ALERT => plain[..last]
+                .get(1)
+                .map(|alert| Content::Alert(*alert))
+                .ok_or(RecordError::Malformed),
             HANDSHAKE => {
                 let renewed = is_key_update(&plain[..last])?;
                 if renewed {
@@ -266,7 +276,19 @@ pub(super) mod tests {
         }
     }
 
-    fn pair() -> (Sealer, Opener) {
+    impl Sealer {
+        pub(in super::super) fn use_up(&mut self) {
+            self.cipher.sequence = KEY_LIMIT;
+        }
+    }
+
+    impl Opener {
+        pub(in super::super) fn use_up(&mut self) {
+            self.cipher.sequence = KEY_LIMIT;
+        }
+    }
+
+    pub(in super::super) fn pair() -> (Sealer, Opener) {
         let keys = || Arc::new(Mutex::new(Same(1)));
         let sealer = Sealer::new(0, &secrets(1), keys()).expect("a key");
         let opener = Opener::new(0, &secrets(1), keys()).expect("a key");
@@ -312,6 +334,7 @@ pub(super) mod tests {
     #[test]
     fn keys_are_renewed_on_both_sides() {
         let (mut sealer, mut opener) = pair();
+        assert!(!sealer.is_used_up());
         let mut update = sealer.renew().expect("there is a next key");
         let mut record = sealed(&mut sealer, b"hello");
         assert_eq!(opener.open(&mut update), Ok(Content::Nothing));

@@ -103,11 +103,7 @@ impl TlsSend {
 
     fn poll_mux(&self, chunks: &mut [Bytes], context: &mut Context<'_>) -> Poll<Result<usize, WriteError>> {
         let shared = &self.handle.shared;
-        let wrote = shared.with(|state| {
-            state
-                .mux
-                .write(self.id, chunks, &mut state.out, context.waker())
-        });
+        let wrote = shared.with(|state| state.mux.write(self.id, chunks, &mut state.out, context.waker()));
         match wrote {
             Write::Wrote(wrote) => Poll::Ready(Ok(wrote)),
             Write::Blocked => Poll::Pending,
@@ -194,6 +190,7 @@ impl TlsSend {
             return finished.map_or(Ok(()), |refusal| Err(self.error(&refusal)));
         };
         let (handle, id) = (self.handle.clone(), self.id);
+        handle.shared.with(|state| state.mux.lane_ends(id));
         if send.end(id).is_err() {
             handle.shared.with(|state| state.mux.reset_stream(id, RESET_CODE));
             return Err(WriteError::Closed);
@@ -218,12 +215,28 @@ impl TlsSend {
     pub(crate) fn reset(&mut self, code: u32) {
         self.ended = true;
         self.lane = None;
-        self.handle.shared.with(|state| state.mux.reset_stream(self.id, code));
+        self.handle
+            .shared
+            .with(|state| state.mux.reset_stream(self.id, code));
     }
 
     /// Waits until the peer wants no more, has everything, or the connection is gone.
     pub(crate) async fn stopped(&mut self) {
         unwanted(&self.handle, self.id).await;
+    }
+}
+
+#[cfg(test)]
+impl TlsSend {
+    pub(super) fn is_on_a_lane(&self) -> bool {
+        self.lane.is_some()
+    }
+}
+
+#[cfg(test)]
+impl TlsReceive {
+    pub(super) fn is_on_a_lane(&self) -> bool {
+        self.lane.is_some()
     }
 }
 
@@ -318,11 +331,7 @@ impl TlsReceive {
             return self.poll_lane(chunks, context);
         }
         let shared = &self.handle.shared;
-        let read = shared.with(|state| {
-            state
-                .mux
-                .read(self.id, chunks, Instant::now(), context.waker())
-        });
+        let read = shared.with(|state| state.mux.read(self.id, chunks, Instant::now(), context.waker()));
         Poll::Ready(match read {
             Read::Filled(filled) => Ok(Some(filled)),
             Read::Blocked => return Poll::Pending,
@@ -368,7 +377,9 @@ impl TlsReceive {
                 self.lane_broke()
             }
             // The multiplexed connection says when the peer has given up.
-            Poll::Pending if shared.with(|state| state.mux.is_given_up(id, context.waker())) => self.lane_broke(),
+            Poll::Pending if shared.with(|state| state.mux.is_given_up(id, context.waker())) => {
+                self.lane_broke()
+            }
             Poll::Pending => Poll::Pending,
         }
     }
@@ -392,7 +403,9 @@ impl TlsReceive {
     pub(crate) fn stop(&mut self, code: u32) {
         self.lane = None;
         self.rest = Bytes::new();
-        self.handle.shared.with(|state| state.mux.stop_stream(self.id, code));
+        self.handle
+            .shared
+            .with(|state| state.mux.stop_stream(self.id, code));
     }
 }
 

@@ -99,7 +99,9 @@ impl Mux {
 
     /// Asks for a lane for a stream.
     pub(in super::super) fn want_lane(&mut self, id: u32) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
         if stream.lane.is_some() || stream.lane_asked || stream.sending != Sending::Open {
             return;
         }
@@ -121,7 +123,9 @@ impl Mux {
 
     /// Gives a stream a lane (dialler only). False when the stream is over or has one.
     pub(in super::super) fn assign_lane(&mut self, id: u32, lane: u32) -> bool {
-        let Some(stream) = self.streams.get_mut(&id) else { return false };
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return false;
+        };
         if stream.lane.is_some() {
             return false;
         }
@@ -139,25 +143,41 @@ impl Mux {
 
     /// This side's half goes on over the lane.
     pub(in super::super) fn move_stream(&mut self, id: u32) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
         if stream.sending == Sending::Open && stream.lane.is_some() {
             stream.sending = Sending::Moved;
             self.set_due(id, Due::MOVED);
         }
     }
 
-    /// This side's half ended in order on its lane.
+    /// This side's half is about to end in order on its lane.
+    pub(in super::super) fn lane_ends(&mut self, id: u32) {
+        if let Some(stream) = self.streams.get_mut(&id)
+            && stream.sending == Sending::Moved
+        {
+            stream.sending = Sending::Ending;
+        }
+    }
+
+    /// This side's half has ended in order on its lane.
     pub(in super::super) fn lane_sent_end(&mut self, id: u32) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
-        if stream.sending == Sending::Moved {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        if matches!(stream.sending, Sending::Moved | Sending::Ending) {
             stream.sending = Sending::Finished;
+            self.wakes.extend(stream.writer.take());
         }
         self.remove_if_over(id);
     }
 
     /// The peer's half ended in order on its lane.
     pub(in super::super) fn lane_got_end(&mut self, id: u32) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
         if stream.receiving == Receiving::Moved {
             stream.receiving = Receiving::Finished;
         }

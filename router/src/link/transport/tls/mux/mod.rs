@@ -28,7 +28,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::frame::{Frame, Output, ProtocolError};
+use super::frame::{Frame, Output};
 
 pub(super) use lanes::LaneEvent;
 pub(super) use receive::Read;
@@ -153,6 +153,8 @@ enum Sending {
     Open,
     /// It goes on over the stream's lane.
     Moved,
+    /// Its end is on the way into the lane.
+    Ending,
     Finished,
     Reset(u32),
     /// The peer wants no more, and is answered with a reset.
@@ -376,7 +378,9 @@ impl Mux {
 
     fn wake_blocked(&mut self) {
         for _ in 0..WOKEN {
-            let Some(id) = self.blocked.pop_front() else { return };
+            let Some(id) = self.blocked.pop_front() else {
+                return;
+            };
             if let Some(stream) = self.streams.get_mut(&id) {
                 stream.blocked = false;
                 self.wakes.extend(stream.writer.take());
@@ -446,7 +450,9 @@ impl Mux {
     }
 
     fn pump_stream(&mut self, stream: u32, out: &mut impl Output) {
-        let Some(state) = self.streams.get_mut(&stream) else { return };
+        let Some(state) = self.streams.get_mut(&stream) else {
+            return;
+        };
         let due = std::mem::replace(&mut state.due, Due(0));
         state.queued = false;
         if due.has(Due::OPEN) {
@@ -460,6 +466,7 @@ impl Mux {
         }
         if due.has(Due::FINISH) {
             Frame::Finish { stream }.put(out);
+            self.wakes.extend(state.writer.take());
         }
         if let (true, Sending::Reset(code) | Sending::Stopped(code)) = (due.has(Due::RESET), state.sending) {
             Frame::Reset { stream, code }.put(out);
@@ -517,7 +524,11 @@ impl Mux {
 
     /// Whether a stream of this number was opened some time.
     fn was_opened(&self, id: u32) -> bool {
-        let next = if self.is_theirs(id) { self.next_theirs } else { self.next };
+        let next = if self.is_theirs(id) {
+            self.next_theirs
+        } else {
+            self.next
+        };
         id < next
     }
 }

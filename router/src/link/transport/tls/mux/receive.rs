@@ -145,14 +145,18 @@ impl Mux {
     fn consumed(&mut self, id: u32, bytes: u32, now: Instant) {
         self.buffered -= bytes;
         let free = self.ours.connection_window.saturating_sub(self.buffered);
-        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
         stream.buffered -= bytes;
         let due = stream.window.saturating_sub(stream.outstanding + stream.buffered);
         if due < stream.window / 2 || stream.due.has(Due::CREDIT) || stream.receiving != Receiving::Open {
             return;
         }
         // Windows grow for readers that keep up, never beyond a fair part of what the connection has left.
-        let quick = stream.credited.is_some_and(|last| now.duration_since(last) < QUICK);
+        let quick = stream
+            .credited
+            .is_some_and(|last| now.duration_since(last) < QUICK);
         if quick {
             let most = LARGEST_WINDOW.min(free / 8);
             stream.window = stream.window.saturating_mul(2).min(most).max(stream.window);
@@ -161,7 +165,7 @@ impl Mux {
         self.set_due(id, Due::CREDIT);
     }
 
-    fn known(&self, id: u32) -> Result<(), ProtocolError> {
+    pub(super) fn known(&self, id: u32) -> Result<(), ProtocolError> {
         if self.was_opened(id) {
             return Ok(());
         }
@@ -180,12 +184,7 @@ impl Mux {
         Ok(())
     }
 
-    fn data(
-        &mut self,
-        id: u32,
-        payload: &[u8],
-        keep: &impl Fn(&[u8]) -> Bytes,
-    ) -> Result<(), ProtocolError> {
+    fn data(&mut self, id: u32, payload: &[u8], keep: &impl Fn(&[u8]) -> Bytes) -> Result<(), ProtocolError> {
         self.known(id)?;
         let overrun = ProtocolError::Overrun(id);
         // A frame's length was checked to be far below.

@@ -37,7 +37,11 @@ impl Mux {
             return Write::Over(end.clone());
         }
         // A stream that waits for its opening frame stands behind those with lower numbers.
-        if self.streams.get(&id).is_some_and(|stream| stream.due.has(Due::OPEN)) {
+        if self
+            .streams
+            .get(&id)
+            .is_some_and(|stream| stream.due.has(Due::OPEN))
+        {
             self.pump(out);
         }
         let Some(stream) = self.streams.get_mut(&id) else {
@@ -47,7 +51,7 @@ impl Mux {
             Sending::Open => {}
             Sending::Moved => return Write::Moved,
             Sending::Stopped(code) => return Write::Stopped(code),
-            Sending::Finished | Sending::Reset(_) => return Write::Ended,
+            Sending::Ending | Sending::Finished | Sending::Reset(_) => return Write::Ended,
         }
         let mut left: usize = chunks.iter().map(Bytes::len).sum();
         let mut wrote = 0;
@@ -78,7 +82,9 @@ impl Mux {
 
     /// Ends this side's half in order.
     pub(in super::super) fn finish_stream(&mut self, id: u32) -> bool {
-        let Some(stream) = self.streams.get_mut(&id) else { return false };
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return false;
+        };
         if stream.sending != Sending::Open {
             return false;
         }
@@ -89,8 +95,10 @@ impl Mux {
 
     /// Ends this side's half abruptly.
     pub(in super::super) fn reset_stream(&mut self, id: u32, code: u32) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
-        if matches!(stream.sending, Sending::Open | Sending::Moved) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        if matches!(stream.sending, Sending::Open | Sending::Moved | Sending::Ending) {
             stream.sending = Sending::Reset(code);
             self.set_due(id, Due::RESET);
         }
@@ -98,10 +106,18 @@ impl Mux {
 
     /// Nobody here sends on the stream any more: what was not ended, ends abruptly.
     pub(in super::super) fn drop_sender(&mut self, id: u32, code: u32) {
-        self.reset_stream(id, code);
+        if self
+            .streams
+            .get(&id)
+            .is_some_and(|stream| stream.sending != Sending::Ending)
+        {
+            self.reset_stream(id, code);
+        }
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.sender = false;
-            stream.writer = None;
+            if stream.sending != Sending::Ending {
+                stream.writer = None;
+            }
         }
         self.remove_if_over(id);
     }
@@ -113,18 +129,22 @@ impl Mux {
         }
         match self.streams.get(&id)?.sending {
             Sending::Stopped(code) => Some(Write::Stopped(code)),
-            Sending::Finished | Sending::Reset(_) => Some(Write::Ended),
+            Sending::Ending | Sending::Finished | Sending::Reset(_) => Some(Write::Ended),
             Sending::Open | Sending::Moved => None,
         }
     }
 
-    /// Whether the peer wants no more of the stream; if not, the waker is called when that changes.
+    /// Whether the peer wants no more of the stream or has it all; if not, the waker is called when that changes.
     pub(in super::super) fn is_unwanted(&mut self, id: u32, waker: &Waker) -> bool {
         if self.end.is_some() {
             return true;
         }
-        let Some(stream) = self.streams.get_mut(&id) else { return true };
-        if stream.unwanted || matches!(stream.sending, Sending::Reset(_)) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return true;
+        };
+        // What was finished is on its way, and TCP brings it there.
+        let finished = stream.sending == Sending::Finished && !stream.queued;
+        if stream.unwanted || finished || matches!(stream.sending, Sending::Reset(_)) {
             return true;
         }
         stream.writer = Some(waker.clone());
@@ -132,10 +152,12 @@ impl Mux {
     }
 
     pub(super) fn stopped_by_peer(&mut self, id: u32, code: u32) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
         stream.unwanted = true;
         self.wakes.extend(stream.writer.take());
-        if matches!(stream.sending, Sending::Open | Sending::Moved) {
+        if matches!(stream.sending, Sending::Open | Sending::Moved | Sending::Ending) {
             stream.sending = Sending::Stopped(code);
             self.set_due(id, Due::RESET);
         }
@@ -143,7 +165,9 @@ impl Mux {
 
     /// Nobody here reads the stream any more: what was not read is thrown away.
     pub(in super::super) fn stop_stream(&mut self, id: u32, code: u32) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
         stream.queue = Default::default();
         self.buffered -= std::mem::take(&mut stream.buffered);
         match stream.receiving {

@@ -124,7 +124,10 @@ impl End2 {
         }
         let data = pattern(id, side, app.sent, length);
         let half = data.len() / 2;
-        let mut chunks = [Bytes::copy_from_slice(&data[..half]), Bytes::copy_from_slice(&data[half..])];
+        let mut chunks = [
+            Bytes::copy_from_slice(&data[..half]),
+            Bytes::copy_from_slice(&data[half..]),
+        ];
         match self.mux.write(id, &mut chunks, &mut self.out, Waker::noop()) {
             Write::Wrote(wrote) => app.sent += wrote as u64,
             Write::Stopped(_) => app.unwanted = true,
@@ -192,7 +195,10 @@ impl World {
         sender.mux.room_made();
         let receiver = &mut self.ends[1 - from];
         let keep = |part: &[u8]| Bytes::copy_from_slice(part);
-        receiver.mux.receive(&record, keep).expect("both keep the protocol");
+        receiver
+            .mux
+            .receive(&record, keep)
+            .expect("both keep the protocol");
         receiver.accept();
         true
     }
@@ -236,7 +242,7 @@ impl World {
                     let before = end.streams[&id].got;
                     end.read(id, 4);
                     moved |= end.streams[&id].got != before;
-                    if !end.streams[&id].finished {
+                    if !end.streams[&id].finished && !end.streams[&id].reset {
                         end.finish(id);
                         moved = true;
                     }
@@ -346,7 +352,14 @@ fn a_slow_reader_holds_back_its_own_stream_only() {
 
 #[test]
 fn refuses_more_data_than_was_granted() {
-    let mut mux = Mux::new(Side::Acceptor, LIMITS, Limits { stream_window: 1, ..LIMITS });
+    let mut mux = Mux::new(
+        Side::Acceptor,
+        LIMITS,
+        Limits {
+            stream_window: 1,
+            ..LIMITS
+        },
+    );
     let mut cheat = Mux::new(
         Side::Dialler,
         LIMITS,
@@ -360,7 +373,10 @@ fn refuses_more_data_than_was_granted() {
         panic!("there is room for a stream")
     };
     let mut chunks = [Bytes::from(vec![0; 5000])];
-    assert_eq!(cheat.write(id, &mut chunks, &mut out, Waker::noop()), Write::Wrote(5000));
+    assert_eq!(
+        cheat.write(id, &mut chunks, &mut out, Waker::noop()),
+        Write::Wrote(5000)
+    );
     let record: Vec<u8> = out.records.into_iter().flatten().collect();
     assert_eq!(
         mux.receive(&record, Bytes::copy_from_slice),
@@ -420,7 +436,12 @@ fn a_half_moves_to_a_lane_in_order_and_the_lane_comes_back() {
     assert_eq!(acceptor.mux.lane_of(1), Some(5));
     acceptor.mux.move_stream(1);
     let mut chunks = [Bytes::from_static(b"x")];
-    assert_eq!(acceptor.mux.write(1, &mut chunks, &mut acceptor.out, Waker::noop()), Write::Moved);
+    assert_eq!(
+        acceptor
+            .mux
+            .write(1, &mut chunks, &mut acceptor.out, Waker::noop()),
+        Write::Moved
+    );
     while world.deliver(1) {}
     let [dialler, acceptor] = &mut world.ends;
     dialler.read(1, 100);
@@ -434,7 +455,7 @@ fn a_half_moves_to_a_lane_in_order_and_the_lane_comes_back() {
         end.mux.drop_sender(1, 0);
         end.mux.drop_receiver(1, 0);
     }
-    while world.deliver(0) {}
+    while world.deliver(0) | world.deliver(1) {}
     let [dialler, acceptor] = &mut world.ends;
     let retired = LaneEvent::Retired { lane: 5 };
     assert_eq!(acceptor.mux.poll_lanes(Waker::noop()), Poll::Ready(Some(retired)));
@@ -442,5 +463,8 @@ fn a_half_moves_to_a_lane_in_order_and_the_lane_comes_back() {
     acceptor.mux.return_lane(5);
     while world.deliver(1) {}
     let returned = LaneEvent::Returned { lane: 5 };
-    assert_eq!(world.ends[0].mux.poll_lanes(Waker::noop()), Poll::Ready(Some(returned)));
+    assert_eq!(
+        world.ends[0].mux.poll_lanes(Waker::noop()),
+        Poll::Ready(Some(returned))
+    );
 }

@@ -1,0 +1,96 @@
+//! The dialling side.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use karez_identity::{LINK_SERVER_NAME, TlsError, TlsMaterial};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::super::{Connection, ConnectionError};
+use super::ALPN;
+use super::buffer::Size;
+use super::connection::Parts;
+use super::greeting::{Greeting, Purpose, Ticket};
+use super::handshake::{self, LIMIT};
+use super::keeper::LaneDialler;
+use super::mux::Side;
+use super::setup::{Greeter, prepare};
+
+/// Makes another TCP connection to the peer, the way the first was made; lanes need it.
+pub(crate) type Redial =
+    Arc<dyn Fn() -> Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>> + Send + Sync>;
+
+/// Secures connections to peers with one profile.
+#[derive(Clone, Debug)]
+pub(crate) struct TlsDialler {
+    config: Arc<ClientConfig>,
+}
+
+impl TlsDialler {
+    /// Prepares a profile.
+    pub(crate) fn new(profile: &TlsMaterial) -> Result<Self, TlsError> {
+        let mut config = karez_identity::client_config(profile, &[ALPN])?;
+        config.enable_secret_extraction = true;
+        Ok(Self {
+            config: Arc::new(config),
+        })
+    }
+
+    /// Makes a link's connection of a TCP connection. With `redial`, bulk streams get lanes.
+    pub(crate) async fn connect(
+        &self,
+        socket: TcpStream,
+        redial: Option<Redial>,
+    ) -> Result<Connection, ConnectionError> {
+        let mut greeter = self.secure(socket, Size::Small).await?;
+        let asked = Instant::now();
+        greeter.say(Purpose::Link).await?;
+        let heard = timeout(LIMIT, greeter.hear()).await;
+        let greeting = heard.map_err(|_| ConnectionError::Lost("the peer does not greet".to_owned()))??;
+        let Purpose::Welcome(ticket) = greeting.purpose else {
+            return Err(ConnectionError::Lost(
+                "the peer's greeting is no welcome".to_owned(),
+            ));
+        };
+        let lanes = redial.map(|redial| LaneDialler {
+            dialler: self.clone(),
+            redial,
+        });
+        let (connection, _) = greeter.start(Side::Dialler, greeting.limits, ticket, asked.elapsed(), lanes);
+        Ok(Connection::Tls(connection))
+    }
+
+    /// Makes a lane.
+    pub(super) async fn lane(
+        &self,
+        socket: TcpStream,
+        ticket: Ticket,
+        number: u32,
+    ) -> Result<Parts, ConnectionError> {
+        let mut greeter = self.secure(socket, Size::Large).await?;
+        greeter.say(Purpose::Lane(ticket, number)).await?;
+        let heard = timeout(LIMIT, greeter.hear()).await;
+        match heard.map_err(|_| ConnectionError::Lost("the peer does not greet".to_owned()))?? {
+            Greeting {
+                purpose: Purpose::Bound,
+                ..
+            } => Ok(greeter.into_parts()),
+            _ => Err(ConnectionError::Lost(
+                "the peer does not know the link".to_owned(),
+            )),
+        }
+    }
+
+    async fn secure(&self, socket: TcpStream, size: Size) -> Result<Greeter, ConnectionError> {
+        prepare(&socket);
+        let name = ServerName::try_from(LINK_SERVER_NAME).map_err(|_| ConnectionError::Version)?;
+        let secured = handshake::client(socket, self.config.clone(), name).await?;
+        Greeter::new(secured, size)
+    }
+}
