@@ -29,3 +29,8 @@ pub(crate) use transport::quic::ClientEndpoints;
 pub(crate) use transport::{
     RESET_CODE, ReadError, ReadExactError, RecvStream, SendStream, Stream, WriteError,
 };
+
+/// Whatever a peer may send over TLS after the handshake. For fuzzing only.
+pub(crate) fn fuzz_frames(bytes: &[u8]) {
+    transport::tls::fuzz(bytes);
+}

@@ -19,7 +19,7 @@ mod error;
 pub(crate) mod proxy;
 pub(crate) mod quic;
 pub(crate) mod route;
-#[allow(dead_code)] // Dialled and accepted once transports are raced.
+#[allow(dead_code, unused_imports)] // Dialled and accepted once transports are raced.
 pub(crate) mod tls;
 
 use std::net::SocketAddr;

@@ -41,9 +41,16 @@ use rustls::pki_types::CertificateDer;
 use super::{ConnectionError, RecvStream, SendStream, Statistics, Stream};
 use connection::Shared;
 
-pub(crate) use accept::TlsListener;
+pub(crate) use accept::{TlsIncoming, TlsListener};
 pub(crate) use connect::{Redial, TlsDialler};
 pub(crate) use stream::{TlsReceive, TlsSend};
+
+/// Whatever a peer may send after the handshake: frames, and in between what a router does. For fuzzing only.
+pub(crate) fn fuzz(bytes: &[u8]) {
+    mux::fuzz(bytes);
+    let _ = greeting::Greeting::decode(bytes);
+    let _ = record::Opener::length(bytes);
+}
 
 /// What both sides say that they speak.
 pub(crate) const ALPN: &[u8] = b"karez-link-tcp/1";

@@ -46,10 +46,12 @@ impl Meter {
             self.since = Some(now);
         }
         self.carried += bytes;
-        match self.carried {
-            ..262_144 => Weight::Light,
-            ..BULK => Weight::Growing,
-            _ => Weight::Bulk,
+        if self.carried < BULK / 2 {
+            Weight::Light
+        } else if self.carried < BULK {
+            Weight::Growing
+        } else {
+            Weight::Bulk
         }
     }
 }

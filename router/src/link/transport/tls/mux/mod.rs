@@ -15,6 +15,7 @@
 //!
 //! Whoever waits leaves a waker; [`Mux::take_wakes`] gives those whose time has come, to be woken outside of any lock.
 
+mod fuzz;
 mod lanes;
 mod receive;
 mod send;
@@ -30,6 +31,7 @@ use bytes::Bytes;
 
 use super::frame::{Frame, Output};
 
+pub(super) use fuzz::fuzz;
 pub(super) use lanes::LaneEvent;
 pub(super) use receive::Read;
 pub(super) use send::Write;

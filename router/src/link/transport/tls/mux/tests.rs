@@ -300,6 +300,11 @@ proptest! {
     }
 
     #[test]
+    fn arbitrary_sequences_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+        super::fuzz(&bytes);
+    }
+
+    #[test]
     fn foreign_frames_never_panic(
         records in proptest::collection::vec(proptest::collection::vec((1_u8..16, 0_u32..9, 0_u32..70_000), 0..8), 0..40),
         side in any::<bool>(),
