@@ -4,13 +4,15 @@
 //!  dial fails ──▶ set aside (taken only when nothing else is left) ──▶ probes, ever rarer ──▶ one succeeds ──▶ back at once
 //! ```
 
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use karez_router_config::ConnectorConfig;
+use karez_net::Net;
+use karez_router_config::{ConnectorConfig, Protocol};
 use karez_topology::Load;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +25,14 @@ const FIRST_PROBE: Duration = Duration::from_millis(250);
 const RAREST_PROBE: Duration = Duration::from_secs(10);
 /// A probe that takes longer has failed.
 const PROBE_LIMIT: Duration = Duration::from_secs(5);
+
+/// A socket that is connected to a target.
+pub(crate) enum Socket {
+    /// A connection.
+    Tcp(TcpStream),
+    /// For datagrams.
+    Udp(UdpSocket),
+}
 
 /// A target on this site.
 pub(crate) struct Connector {
@@ -70,7 +80,7 @@ impl Connector {
     }
 
     /// Dials it. When that fails it is set aside, and probed until it can be reached.
-    pub(crate) async fn dial(self: &Arc<Self>, shared: &Arc<Shared>) -> Result<TcpStream, String> {
+    pub(crate) async fn dial(self: &Arc<Self>, shared: &Arc<Shared>) -> Result<Socket, String> {
         let result = self.connect(shared).await;
         self.note(shared, result.as_ref().err());
         if result.is_err() {
@@ -79,9 +89,15 @@ impl Connector {
         result
     }
 
-    async fn connect(&self, shared: &Shared) -> Result<TcpStream, String> {
-        let connected = shared.net.connect_tcp(&self.config.host, self.config.port).await;
-        connected.map_err(|error| error.to_string())
+    async fn connect(&self, shared: &Shared) -> Result<Socket, String> {
+        let (host, port) = (&self.config.host, self.config.port);
+        match self.config.protocol {
+            Protocol::Tcp => {
+                let connected = shared.net.connect_tcp(host, port).await;
+                connected.map(Socket::Tcp).map_err(|error| error.to_string())
+            }
+            Protocol::Udp => connect_udp(&shared.net, host, port).await.map(Socket::Udp),
+        }
     }
 
     /// Takes note of what became of a dial.
@@ -113,9 +129,30 @@ impl Connector {
     }
 }
 
+/// A UDP socket that talks to the target only. Whether anybody is there shows when something is sent.
+async fn connect_udp(net: &Net, host: &str, port: u16) -> Result<UdpSocket, String> {
+    let found = net.resolve(host, port).await.map_err(|error| error.to_string())?;
+    let target = found.first().ok_or_else(|| format!("{host} has no address"))?;
+    let any: SocketAddr = if target.is_ipv4() {
+        (Ipv4Addr::UNSPECIFIED, 0).into()
+    } else {
+        (Ipv6Addr::UNSPECIFIED, 0).into()
+    };
+    let connected = async {
+        let socket = UdpSocket::bind(any).await?;
+        socket.connect(target).await?;
+        Ok::<_, std::io::Error>(socket)
+    };
+    connected.await.map_err(|error| format!("{target}: {error}"))
+}
+
 /// Dials until the target answers, is removed, or the router stops.
 async fn probe(connector: Arc<Connector>, shared: Arc<Shared>) {
-    let mut pause = FIRST_PROBE;
+    let mut pause = match connector.config.protocol {
+        Protocol::Tcp => FIRST_PROBE,
+        // Nothing to see but that it has an address: only a session shows more.
+        Protocol::Udp => RAREST_PROBE,
+    };
     let probing = async {
         while connector.set_aside.load(Ordering::Relaxed) {
             sleep(pause.mul_f64(0.8 + 0.4 * rand::random::<f64>())).await;

@@ -27,6 +27,7 @@ mod reload;
 mod saturation;
 mod shared;
 mod status;
+mod udp;
 mod way;
 mod wire;
 

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use karez_net::TcpListeners;
-use karez_router_config::ListenerConfig;
+use karez_router_config::{ListenerConfig, Protocol};
 use karez_topology::Address;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -30,10 +30,18 @@ pub(crate) async fn listen(
     config: ListenerConfig,
     stop: CancellationToken,
 ) {
-    let address = Address {
-        name: config.address.name.clone(),
-        port: config.address.port,
-    };
+    let (address, opens) = offered(&shared, &name, &config);
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = shared.shutdown.triggered() => {}
+        () = run(&shared, &name, &config, address, opens) => {}
+    }
+    shared.change(|all| all.listeners.remove(&name));
+}
+
+/// Puts a listener into the state: its address, and the count of what it carries.
+pub(crate) fn offered(shared: &Shared, name: &str, config: &ListenerConfig) -> (Address, Arc<AtomicU64>) {
+    let address = virtual_address(&config.address, config.protocol);
     let opens = Arc::new(AtomicU64::new(0));
     let state = ListenerState {
         address: address.clone(),
@@ -41,13 +49,20 @@ pub(crate) async fn listen(
         open: opens.clone(),
         reachable: None,
     };
-    shared.change(|all| all.listeners.insert(name.clone(), state));
-    tokio::select! {
-        () = stop.cancelled() => {}
-        () = shared.shutdown.triggered() => {}
-        () = run(&shared, &name, &config, address, opens) => {}
+    shared.change(|all| all.listeners.insert(name.to_owned(), state));
+    (address, opens)
+}
+
+/// An address of the document as the network knows it.
+pub(crate) fn virtual_address(address: &karez_router_config::Address, protocol: Protocol) -> Address {
+    let address = Address {
+        name: address.name.clone(),
+        port: address.port,
+    };
+    match protocol {
+        Protocol::Tcp => address,
+        Protocol::Udp => address.over_udp(),
     }
-    shared.change(|all| all.listeners.remove(&name));
 }
 
 async fn run(
@@ -125,7 +140,7 @@ async fn bind(shared: &Shared, name: &str, endpoint: &str) -> TcpListeners {
     }
 }
 
-fn set_bound(shared: &Shared, name: &str, bound: BoundState) -> bool {
+pub(crate) fn set_bound(shared: &Shared, name: &str, bound: BoundState) -> bool {
     shared.change(|all| match all.listeners.get_mut(name) {
         Some(listener) if listener.bound != bound => {
             listener.bound = bound;
@@ -150,7 +165,9 @@ async fn serve(shared: &Arc<Shared>, client: TcpStream, from: SocketAddr, addres
     match way::find(shared, &address, &Origin::Client).await {
         Ok(way) => {
             record.set_route(way.route);
-            carry(client.into(), way.end, record, &shared.force).await;
+            if let Some(end) = way.far.end() {
+                carry(client.into(), end, record, &shared.force).await;
+            }
             drop(way.counted);
         }
         Err(answer) => {
@@ -159,7 +176,7 @@ async fn serve(shared: &Arc<Shared>, client: TcpStream, from: SocketAddr, addres
                 Answer::NoRoute => (Ending::NoRoute, None),
                 Answer::Saturated => (Ending::Saturated, Some("all targets are busy".to_owned())),
                 Answer::Refused(error) => (Ending::Refused, Some(error)),
-                Answer::Connected => (Ending::Refused, None),
+                Answer::Connected | Answer::ConnectedDatagrams => (Ending::Refused, None),
             };
             tracing::debug!(%address, %from, error, "the connection has nowhere to go");
             record.end(ending, error);

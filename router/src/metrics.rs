@@ -21,6 +21,10 @@ pub(crate) enum Ending {
     Refused,
     /// All targets had as many connections as they should have, and it went elsewhere.
     Saturated,
+    /// Its client sent no datagram for long.
+    Idle,
+    /// The document no longer has its target.
+    TargetRemoved,
     /// The router stopped while it was open.
     Shutdown,
     /// It was dropped before it was carried.
@@ -53,6 +57,40 @@ pub(crate) enum Fault {
     Bind,
     /// Nothing serves the address.
     NoRoute,
+}
+
+/// Why a datagram was not handed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum Dropped {
+    /// The kernel dropped it: it came faster than a listener's socket was read.
+    SocketFull,
+    /// More came than went on.
+    QueueFull,
+    /// Nothing serves the address.
+    NoRoute,
+    /// No target took the session.
+    Unreachable,
+    /// The router carries as many sessions as it can.
+    TooManySessions,
+    /// It waited in a session that ended.
+    SessionEnded,
+    /// It came over a link for a session that is not there.
+    NoSession,
+    /// It came over a link and made no sense.
+    Malformed,
+    /// It went over a link and did not arrive.
+    LinkLost,
+    /// Longer than what it was to go through.
+    TooLong,
+    /// The target's host refuses datagrams.
+    TargetRefused,
+    /// The client's host cannot be sent to.
+    ClientUnreachable,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DroppedLabels {
+    reason: Dropped,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -95,6 +133,13 @@ pub(crate) struct Metrics {
     /// Documents that were not acceptable.
     pub(crate) document_errors: Counter,
     expiry: Family<ProfileLabels, Gauge>,
+    /// Sessions of UDP open now.
+    pub(crate) udp_sessions: Gauge,
+    /// Sessions of UDP that ended for a newer one.
+    pub(crate) udp_evicted: Counter,
+    /// Datagrams handed on.
+    pub(crate) udp_datagrams: Counter,
+    dropped: Family<DroppedLabels, Counter>,
 }
 
 impl Metrics {
@@ -127,6 +172,35 @@ impl Metrics {
         );
         let help = "When a TLS profile's certificate ends, seconds since 1970";
         registry.register("certificate_expiry_timestamp_seconds", help, self.expiry.clone());
+        self.register_udp(registry);
+    }
+
+    fn register_udp(&self, registry: &mut Registry) {
+        registry.register(
+            "udp_sessions_open",
+            "Sessions of UDP open now",
+            self.udp_sessions.clone(),
+        );
+        let help = "Sessions of UDP that ended for a newer one, as there were too many";
+        registry.register("udp_sessions_evicted", help, self.udp_evicted.clone());
+        let help = "Datagrams handed on, both ways";
+        registry.register("udp_datagrams", help, self.udp_datagrams.clone());
+        let help = "Datagrams that were not handed on, by reason";
+        registry.register("udp_dropped", help, self.dropped.clone());
+    }
+
+    /// Counts a datagram that was not handed on.
+    pub(crate) fn dropped(&self, reason: Dropped) {
+        self.dropped_many(reason, 1);
+    }
+
+    /// Counts datagrams that were not handed on.
+    pub(crate) fn dropped_many(&self, reason: Dropped, number: u64) {
+        if number > 0 {
+            self.dropped
+                .get_or_create(&DroppedLabels { reason })
+                .inc_by(number);
+        }
     }
 
     /// Counts a finished connection.

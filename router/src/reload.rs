@@ -5,8 +5,10 @@ use std::future::Future;
 use std::sync::Arc;
 
 use karez_lifecycle::{Readiness, serve_admin};
-use karez_router_config::{AcceptConfig, AdminConfig, Difference, LinkConfig, Mode, RouterConfig, TlsSource};
-use karez_topology::{Address, Event, Local, RouterId, Service, Site};
+use karez_router_config::{
+    AcceptConfig, AdminConfig, Difference, LinkConfig, Mode, Protocol, RouterConfig, TlsSource,
+};
+use karez_topology::{Event, Local, RouterId, Service, Site};
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -14,11 +16,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::connector::Connector;
 use crate::link::{Accept, CloseCode, Dial, TOKEN_REVOKED, accept, dial, revoked};
-use crate::listener::{BIND_AGAIN, endpoint, listen};
+use crate::listener::{BIND_AGAIN, endpoint, listen, virtual_address};
 use crate::local_api;
 use crate::metrics::Fault;
 use crate::profiles::{Profile, Secrets, follow};
 use crate::shared::{Shared, State};
+use crate::udp;
 
 /// What runs, by its name in the document.
 pub(crate) struct Running {
@@ -203,7 +206,10 @@ impl Running {
         }
         for name in difference.to_start() {
             let (shared, config) = (self.shared.clone(), new.listeners[name].clone());
-            let task = Task::start(|stop| listen(shared, name.clone(), config, stop));
+            let task = match config.protocol {
+                Protocol::Tcp => Task::start(|stop| listen(shared, name.clone(), config, stop)),
+                Protocol::Udp => Task::start(|stop| udp::listen(shared, name.clone(), config, stop)),
+            };
             self.listeners.insert(name.clone(), task);
         }
     }
@@ -307,20 +313,16 @@ fn take_over(state: &mut State, config: &Arc<RouterConfig>) {
 
 fn local(config: &RouterConfig, state: &State) -> Local {
     let site = &config.site;
-    let address = |address: &karez_router_config::Address| Address {
-        name: address.name.clone(),
-        port: address.port,
-    };
     let services = config.services.iter().map(|(address, service)| Service {
         address: address.clone(),
         protocol: service.protocol.clone(),
         ports: service.ports.clone(),
         targets: service.targets.clone(),
     });
-    let targets = state
-        .connectors
-        .iter()
-        .map(|(name, connector)| (name.clone(), address(&connector.config.address)));
+    let targets = state.connectors.iter().map(|(name, connector)| {
+        let config = &connector.config;
+        (name.clone(), virtual_address(&config.address, config.protocol))
+    });
     Local {
         router: router_id(config),
         site: Site {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use karez_topology::{Address, Arrival, Decision, NextHop, Path, TargetId};
 
 use crate::carry::End;
-use crate::connector::{Connector, Counted, Opens};
-use crate::link::{OpenError, open};
+use crate::connector::{Connector, Counted, Opens, Socket};
+use crate::link::{OpenError, Opened, open};
 use crate::shared::{Shared, View};
 use crate::wire::{Answer, Open};
 
@@ -21,9 +21,28 @@ pub(crate) enum Origin<'a> {
     Link { arrival: &'a Arrival, header: &'a Open },
 }
 
-/// The other end of a connection, ready to carry.
+/// What is at the other end.
+pub(crate) enum Far {
+    /// A target on this site.
+    Target(Socket, Arc<Connector>),
+    /// A peer.
+    Link(Opened),
+}
+
+impl Far {
+    /// To carry a connection; an address of TCP has no targets of UDP.
+    pub(crate) fn end(self) -> Option<End> {
+        match self {
+            Self::Target(Socket::Tcp(socket), _) => Some(socket.into()),
+            Self::Target(Socket::Udp(_), _) => None,
+            Self::Link(opened) => Some(opened.stream.into()),
+        }
+    }
+}
+
+/// The other end of a connection or session, ready to carry.
 pub(crate) struct Way {
-    pub(crate) end: End,
+    pub(crate) far: Far,
     pub(crate) route: String,
     /// Counts the connection where it goes for as long as it lives.
     pub(crate) counted: Box<dyn std::any::Any + Send>,
@@ -92,12 +111,11 @@ async fn take(
 ) -> Result<Way, Answer> {
     match next {
         NextHop::Local(target) => {
-            let dialled = dial(shared, target).await;
-            let (end, counted) = dialled.map_err(Answer::Refused)?;
+            let dialled = dial(shared, target).await.map_err(Answer::Refused)?;
             Ok(Way {
-                end,
+                far: Far::Target(dialled.socket, dialled.connector),
                 route: format!("target {target}"),
-                counted: Box::new(counted),
+                counted: Box::new(dialled.counted),
             })
         }
         NextHop::Link(path) => {
@@ -118,17 +136,25 @@ async fn take(
     }
 }
 
+/// A local target that was dialled.
+struct Dialled {
+    socket: Socket,
+    connector: Arc<Connector>,
+    counted: Counted<Opens<Connector>>,
+}
+
 /// Dials a local target.
-pub(crate) async fn dial(
-    shared: &Arc<Shared>,
-    target: &TargetId,
-) -> Result<(End, Counted<Opens<Connector>>), String> {
+async fn dial(shared: &Arc<Shared>, target: &TargetId) -> Result<Dialled, String> {
     let connector = shared.view().connectors.get(target).cloned();
     let connector = connector.ok_or_else(|| format!("target {target} was removed"))?;
     // Counted before the dial, so that connections that are made at once spread.
     let counted = Counted::new(Opens(connector.clone()));
-    let stream = connector.dial(shared).await?;
-    Ok((stream.into(), counted))
+    let socket = connector.dial(shared).await?;
+    Ok(Dialled {
+        socket,
+        connector,
+        counted,
+    })
 }
 
 async fn over(
@@ -142,13 +168,13 @@ async fn over(
     let link = view.links.get(&path.link).cloned().ok_or(OpenError::Gone)?;
     let counted = Counted::new(Opens(link.clone()));
     let distant = view.distant(&path.to).map(|open| Counted::new(Opens(open)));
-    let stream = open(&link, header).await.inspect_err(|error| {
+    let opened = open(&link, address, header).await.inspect_err(|error| {
         if matches!(error, OpenError::Saturated) {
             link.saturation.note(next, address);
         }
     })?;
     Ok(Way {
-        end: stream.into(),
+        far: Far::Link(opened),
         route: format!("link {}", link.name),
         counted: Box::new((counted, distant)),
     })

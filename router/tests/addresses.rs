@@ -53,6 +53,7 @@ fn connector(name: &str, target: SocketAddr, capacity: Option<u32>) -> Connector
         port: target.port(),
         target: name.into(),
         capacity,
+        ..ConnectorSection::default()
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::api::SiteIdentity;
-use crate::document::{Congestion, Mode, Role, Transport};
+use crate::document::{Congestion, Mode, Protocol, Role, Transport};
 
 /// What a router is to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -190,8 +191,12 @@ pub struct ListenerConfig {
     pub host: String,
     /// The port to bind.
     pub port: u16,
+    /// TCP or UDP.
+    pub protocol: Protocol,
     /// Clients that it carries at once.
     pub max_connections: Option<u32>,
+    /// For how long a client of UDP may be silent.
+    pub idle: Duration,
 }
 
 /// A target on this site.
@@ -205,6 +210,8 @@ pub struct ConnectorConfig {
     pub port: u16,
     /// The service's target that it stands for.
     pub target: String,
+    /// TCP or UDP.
+    pub protocol: Protocol,
     /// Connections after which others are preferred to it.
     pub capacity: Option<u32>,
 }

@@ -278,7 +278,7 @@ pub struct AdminSection {
 pub struct ServiceSection {
     /// Its virtual address, without a port.
     pub address: String,
-    /// `tcp`; `http` and `http2` are carried as TCP.
+    /// `tcp` or `udp`; `http` and `http2` are carried as TCP.
     #[serde(default = "tcp")]
     pub protocol: String,
     /// Its ports.
@@ -299,6 +299,33 @@ pub struct TargetSection {
     pub name: String,
 }
 
+/// What an address carries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// Connections.
+    #[default]
+    Tcp,
+    /// Datagrams.
+    Udp,
+}
+
+impl Protocol {
+    /// As the document spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+
+    /// Whether it is the default.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+    fn is_tcp(&self) -> bool {
+        *self == Self::Tcp
+    }
+}
+
 /// A virtual address offered on this site.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -310,11 +337,18 @@ pub struct ListenerSection {
     /// The address to bind.
     #[serde(default = "any_address")]
     pub host: String,
-    /// The TCP port to bind.
+    /// The port to bind.
     pub port: u16,
-    /// Clients that it carries at once; more wait to be accepted. Without it only the router's own limit counts.
+    /// TCP or UDP.
+    #[serde(default, skip_serializing_if = "Protocol::is_tcp")]
+    pub protocol: Protocol,
+    /// Clients that it carries at once. More wait to be accepted; of UDP, where the number is 4096 without it, the one
+    /// that was idle longest goes. TCP without it has the router's own limit only.
     #[serde(default, rename = "maxConnections", skip_serializing_if = "Option::is_none")]
     pub max_connections: Option<u32>,
+    /// UDP: a client's session ends after so many seconds without a datagram; 60 without it, and 10 for port 53.
+    #[serde(default, rename = "idleSeconds", skip_serializing_if = "Option::is_none")]
+    pub idle_seconds: Option<u32>,
 }
 
 /// A target on this site.
@@ -332,6 +366,9 @@ pub struct ConnectorSection {
     /// The service's target that it stands for.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub target: String,
+    /// TCP or UDP.
+    #[serde(default, skip_serializing_if = "Protocol::is_tcp")]
+    pub protocol: Protocol,
     /// Connections after which others are preferred to it, also dearer ones. Without it there is no such number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<u32>,

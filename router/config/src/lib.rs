@@ -22,7 +22,7 @@ pub use config::{
 pub use difference::Difference;
 pub use document::{
     AcceptSection, AdminSection, CONFIG_KEY, CONFIG_MAP, Congestion, ConnectorSection, LinkSection,
-    ListenerSection, LocalSection, Mode, Role, RouterDocument, RouterSection, ServiceSection, SiteSection,
-    TargetSection, TlsSection, TokenSection, Transport, VERSION,
+    ListenerSection, LocalSection, Mode, Protocol, Role, RouterDocument, RouterSection, ServiceSection,
+    SiteSection, TargetSection, TlsSection, TokenSection, Transport, VERSION,
 };
 pub use validate::{Problem, parse_address, validate};

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::api::SiteIdentity;
 use crate::config::{
     AcceptConfig, Address, AdminConfig, ConnectorConfig, LinkConfig, ListenerConfig, LocalConfig,
     ProxyChoice, RouterConfig, ServiceConfig, TlsSource, Tokens,
 };
-use crate::document::{Mode, Role, RouterDocument, TlsSection, VERSION};
+use crate::document::{ListenerSection, Mode, Protocol, Role, RouterDocument, TlsSection, VERSION};
 
 /// More entries in one list than any site has.
 const ENTRIES: usize = 10_000;
@@ -321,12 +322,12 @@ impl Check {
     fn services(&mut self, document: &RouterDocument) -> BTreeMap<String, ServiceConfig> {
         let mut services = BTreeMap::new();
         for (index, section) in document.services.iter().enumerate() {
-            if !matches!(section.protocol.as_str(), "tcp" | "http" | "http2") {
+            if !matches!(section.protocol.as_str(), "tcp" | "udp" | "http" | "http2") {
                 let message = format!("protocol \"{}\" cannot be carried", section.protocol);
                 self.problem(
                     format!("services.{index}.protocol"),
                     message,
-                    "use tcp, http or http2",
+                    "use tcp, udp, http or http2",
                 );
             }
             if section.ports.is_empty() || section.ports.contains(&0) {
@@ -352,7 +353,7 @@ impl Check {
         let mut listeners = BTreeMap::new();
         let mut bound = BTreeSet::new();
         for (index, section) in document.listeners.iter().enumerate() {
-            if section.port != 0 && !bound.insert((section.host.clone(), section.port)) {
+            if section.port != 0 && !bound.insert((section.protocol, section.host.clone(), section.port)) {
                 let message = format!("{}:{} is there twice", section.host, section.port);
                 self.problem(format!("listeners.{index}.port"), message, "use another port");
             }
@@ -360,11 +361,14 @@ impl Check {
                 format!("listeners.{index}.maxConnections"),
                 section.max_connections,
             );
+            self.idle(index, section);
             let listener = ListenerConfig {
                 address: self.address(format!("listeners.{index}.address"), &section.address),
                 host: section.host.clone(),
                 port: section.port,
+                protocol: section.protocol,
                 max_connections: section.max_connections,
+                idle: idle(section),
             };
             self.insert(
                 &mut listeners,
@@ -374,6 +378,15 @@ impl Check {
             );
         }
         listeners
+    }
+
+    fn idle(&mut self, index: usize, section: &ListenerSection) {
+        let key = format!("listeners.{index}.idleSeconds");
+        self.positive(key.clone(), section.idle_seconds);
+        if section.idle_seconds.is_some() && section.protocol != Protocol::Udp {
+            let message = "only sessions of UDP end when they are idle";
+            self.problem(key, message, "leave it out, or write protocol: udp");
+        }
     }
 
     fn connectors(&mut self, document: &RouterDocument) -> BTreeMap<String, ConnectorConfig> {
@@ -388,6 +401,7 @@ impl Check {
                 host: section.host.clone(),
                 port: section.port,
                 target: section.target.clone(),
+                protocol: section.protocol,
                 capacity: section.capacity,
             };
             self.insert(&mut connectors, key("name"), &section.name, connector);
@@ -411,11 +425,21 @@ impl Check {
     }
 }
 
+/// For how long a client of UDP may be silent. A name server's answers come soon or never.
+fn idle(section: &ListenerSection) -> Duration {
+    let dns = section.address.ends_with(":53");
+    let seconds = section.idle_seconds.unwrap_or(if dns { 10 } else { 60 });
+    Duration::from_secs(seconds.into())
+}
+
 /// Reads `name:port`.
 pub fn parse_address(text: &str) -> Option<Address> {
     let (name, port) = text.rsplit_once(':')?;
     let port = port.parse().ok().filter(|port| *port > 0)?;
-    if name.is_empty() || name.len() > 253 || name.contains(|c: char| c.is_whitespace() || c.is_control()) {
+    if name.is_empty()
+        || name.len() > 253
+        || name.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control())
+    {
         return None;
     }
     Some(Address {

@@ -11,6 +11,7 @@ use karez_topology::{Filter, LinkId, LinkKind, RouterId, Site};
 use tokio::sync::Notify;
 
 use crate::saturation::Saturation;
+use crate::udp::Exchange;
 
 use super::failure::{CloseCode, close};
 use super::transport::{Connection, ConnectionError, Stream};
@@ -37,6 +38,8 @@ pub(crate) struct LiveLink {
     pub(crate) open: AtomicU64,
     /// What the peer said of addresses whose targets are busy.
     pub(crate) saturation: Saturation,
+    /// Sessions of UDP whose datagrams may go beside their streams, on `connection`.
+    pub(crate) exchange: Exchange,
     /// What the peer may offer and reach.
     pub(crate) filter: ArcSwap<Filter>,
     /// Wakes the session when there is something to tell the peer.

@@ -24,10 +24,10 @@ pub(crate) use dial::{Dial, dial};
 pub(crate) use failure::CloseCode;
 pub(crate) use live::LiveLink;
 pub(crate) use session::{TOKEN_REVOKED, revoked};
-pub(crate) use stream::{OpenError, open};
+pub(crate) use stream::{OpenError, Opened, open};
 pub(crate) use transport::quic::ClientEndpoints;
 pub(crate) use transport::{
-    RESET_CODE, ReadError, ReadExactError, RecvStream, SendStream, Stream, WriteError,
+    ConnectionError, RESET_CODE, ReadError, ReadExactError, RecvStream, SendStream, Stream, WriteError,
 };
 
 /// Whatever a peer may send over TLS after the handshake. For fuzzing only.

@@ -28,6 +28,7 @@ use super::transport::{Connection, RecvStream, SendStream, Stream};
 use crate::metrics::Fault;
 use crate::saturation::Saturation;
 use crate::shared::Shared;
+use crate::udp::{self, Exchange};
 use crate::wire::{Body, Bye, Control, Hello, WireError, body, read_control, said, write_control};
 
 /// A peer says hello in this time.
@@ -186,6 +187,7 @@ fn session(shared: &Shared, side: Side, send: SendStream, receive: RecvStream, p
         connection: side.connection,
         open: AtomicU64::new(0),
         saturation: Saturation::default(),
+        exchange: Exchange::default(),
         filter: ArcSwap::from_pointee(Filter::default()),
         wake: Notify::new(),
     };
@@ -214,6 +216,7 @@ impl Session {
             failure = read(shared, &link, receive, pongs, heard) => failure,
             failure = write(shared, &link, send, to_send, last_heard) => failure,
             failure = streams(shared, &link) => failure,
+            error = udp::receive(&link, &shared.metrics) => Failure::from(error),
         };
         shared.link_down(link.id);
         match link.connection.close_reason() {

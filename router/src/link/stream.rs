@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use karez_topology::Arrival;
+use karez_topology::{Address, Arrival};
 use tokio::time::timeout;
 
 use super::live::LiveLink;
@@ -12,7 +12,8 @@ use crate::carry::carry;
 use crate::metrics::{Ending, Fault};
 use crate::record::{Client, ConnectionRecord};
 use crate::shared::Shared;
-use crate::way::{self, Origin};
+use crate::udp::{self, Direct, Port};
+use crate::way::{self, Far, Origin};
 use crate::wire::{Answer, Open, WireError, read_answer, read_open, write_answer, write_open};
 
 /// A peer whose streams are all taken gives us one in this time, or the connection goes elsewhere.
@@ -50,8 +51,19 @@ pub(crate) enum OpenError {
     Saturated,
 }
 
+/// A stream at the peer, ready to carry.
+pub(crate) struct Opened {
+    pub(crate) stream: Stream,
+    /// A session of UDP: its way beside the stream, if the peer has it too.
+    pub(crate) direct: Option<Direct>,
+}
+
 /// Opens a stream to an address at or behind the peer; it carries data when this returns.
-pub(crate) async fn open(link: &LiveLink, header: Open) -> Result<Stream, OpenError> {
+pub(crate) async fn open(
+    link: &Arc<LiveLink>,
+    address: &Address,
+    mut header: Open,
+) -> Result<Opened, OpenError> {
     let slow = OpenError::Slow;
     let opened = timeout(OPEN_LIMIT, link.open()).await;
     let Stream {
@@ -60,12 +72,21 @@ pub(crate) async fn open(link: &LiveLink, header: Open) -> Result<Stream, OpenEr
     } = opened.map_err(|_| slow("take another stream"))??;
     // Each router waits a little longer than the next one, so that it still hears why.
     let limit = ANSWER_LIMIT + ANSWER_A_HOP * u32::from(header.hops_left());
+    let direct = address.is_udp().then(|| Direct::open(link)).flatten();
+    header.datagram_session = direct.as_ref().map_or(0, Direct::number);
     write_open(&mut send, &header).await?;
     match timeout(limit, read_answer(&mut receive))
         .await
         .map_err(|_| slow("answer"))??
     {
-        Answer::Connected => Ok(Stream { send, receive }),
+        Answer::Connected => Ok(Opened {
+            stream: Stream { send, receive },
+            direct: None,
+        }),
+        Answer::ConnectedDatagrams => Ok(Opened {
+            stream: Stream { send, receive },
+            direct,
+        }),
         Answer::NoRoute => Err(OpenError::NoRoute),
         Answer::Refused(reason) => Err(OpenError::Refused(reason)),
         Answer::Saturated => Err(OpenError::Saturated),
@@ -99,7 +120,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, link: Arc<LiveLink>, stream: Stre
         to,
         hops_left: header.hops_left(),
     };
-    let found = if link.filter.load().reach.allows(&address.name) {
+    let found = if link.filter.load().reach.allows(address.service()) {
         let (arrival, header) = (&arrival, &header);
         way::find(&shared, &address, &Origin::Link { arrival, header }).await
     } else {
@@ -110,8 +131,11 @@ pub(crate) async fn serve(shared: Arc<Shared>, link: Arc<LiveLink>, stream: Stre
     let answer = match found {
         Ok(way) => {
             record.set_route(way.route);
-            if write_answer(&mut send, &Answer::Connected).await.is_ok() {
-                carry(Stream { send, receive }.into(), way.end, record, &shared.force).await;
+            let stream = Stream { send, receive };
+            if address.is_udp() {
+                datagrams(&shared, &link, stream, way.far, header.datagram_session, record).await;
+            } else {
+                connection(&shared, stream, way.far, record).await;
             }
             drop(way.counted);
             return;
@@ -121,13 +145,40 @@ pub(crate) async fn serve(shared: Arc<Shared>, link: Arc<LiveLink>, stream: Stre
     let ending = match answer {
         Answer::NoRoute => Ending::NoRoute,
         Answer::Saturated => Ending::Saturated,
-        Answer::Connected | Answer::Refused(_) => Ending::Refused,
+        Answer::Connected | Answer::ConnectedDatagrams | Answer::Refused(_) => Ending::Refused,
     };
     record.end(ending, Some(format!("{answer:?}")));
     if write_answer(&mut send, &answer).await.is_ok() {
         let _ = send.finish();
     }
     receive.stop(RESET_CODE);
+}
+
+async fn connection(shared: &Shared, mut stream: Stream, far: Far, record: ConnectionRecord) {
+    let answered = write_answer(&mut stream.send, &Answer::Connected).await;
+    if answered.is_ok()
+        && let Some(end) = far.end()
+    {
+        carry(stream.into(), end, record, &shared.force).await;
+    }
+}
+
+async fn datagrams(
+    shared: &Arc<Shared>,
+    link: &Arc<LiveLink>,
+    mut stream: Stream,
+    far: Far,
+    session: u64,
+    record: ConnectionRecord,
+) {
+    let direct = Direct::accept(link, session);
+    let answer = match direct {
+        Some(_) => Answer::ConnectedDatagrams,
+        None => Answer::Connected,
+    };
+    if write_answer(&mut stream.send, &answer).await.is_ok() {
+        udp::serve(shared, Port::link(stream, direct), far, record).await;
+    }
 }
 
 fn refuse(send: &mut SendStream, receive: &mut RecvStream) {

@@ -119,6 +119,7 @@ mod tests {
             port: 4317,
             hop_limit: 0,
             last_resort: true,
+            datagram_session: 9,
             ..Open::default()
         };
         let mut bytes = Vec::new();
@@ -126,6 +127,7 @@ mod tests {
         assert_eq!(run(read_open(&mut bytes.as_slice())).unwrap(), open);
         for answer in [
             Answer::Connected,
+            Answer::ConnectedDatagrams,
             Answer::NoRoute,
             Answer::Saturated,
             Answer::Refused("no one there".into()),

@@ -17,6 +17,7 @@ const CONNECTED: u8 = 0;
 const NO_ROUTE: u8 = 1;
 const REFUSED: u8 = 2;
 const SATURATED: u8 = 3;
+const CONNECTED_DATAGRAMS: u8 = 4;
 
 /// Where a carried connection wants to go.
 #[derive(Clone, PartialEq, Message)]
@@ -36,6 +37,9 @@ pub(crate) struct Open {
     /// Targets that have all the connections that they should have are to take it nevertheless: there is no other way.
     #[prost(bool, tag = "5")]
     pub(crate) last_resort: bool,
+    /// UDP: the session's number in QUIC datagrams on this link; 0 when all datagrams go on the stream.
+    #[prost(uint64, tag = "6")]
+    pub(crate) datagram_session: u64,
     /// The interior router that is to take it; when empty, whoever reads this chooses.
     #[prost(string, tag = "20")]
     pub(crate) router: String,
@@ -95,6 +99,8 @@ impl Open {
 pub(crate) enum Answer {
     /// The target is connected; bytes follow.
     Connected,
+    /// So it is, and the session's datagrams may come beside the stream.
+    ConnectedDatagrams,
     /// Nothing serves the address here.
     NoRoute,
     /// The target could not be reached.
@@ -126,6 +132,7 @@ pub(crate) async fn read_open<R: Reader>(stream: &mut R) -> Result<Open, WireErr
 pub(crate) async fn write_answer<W: Writer>(stream: &mut W, answer: &Answer) -> Result<(), WireError> {
     let (status, reason) = match answer {
         Answer::Connected => (CONNECTED, None),
+        Answer::ConnectedDatagrams => (CONNECTED_DATAGRAMS, None),
         Answer::NoRoute => (NO_ROUTE, Some(String::new())),
         Answer::Refused(reason) => (REFUSED, Some(clean(reason, REASON_LIMIT / 4))),
         Answer::Saturated => (SATURATED, Some(String::new())),
@@ -144,8 +151,10 @@ pub(crate) async fn write_answer<W: Writer>(stream: &mut W, answer: &Answer) -> 
 pub(crate) async fn read_answer<R: Reader>(stream: &mut R) -> Result<Answer, WireError> {
     let mut status = [0];
     stream.read_exact(&mut status).await?;
-    if status[0] == CONNECTED {
-        return Ok(Answer::Connected);
+    match status[0] {
+        CONNECTED => return Ok(Answer::Connected),
+        CONNECTED_DATAGRAMS => return Ok(Answer::ConnectedDatagrams),
+        _ => {}
     }
     let reason = read_short(stream, REASON_LIMIT).await?;
     match status[0] {

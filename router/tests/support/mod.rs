@@ -328,3 +328,26 @@ pub(crate) async fn ask(stream: &mut TcpStream, text: &[u8]) -> Vec<u8> {
         .expect("answered in time");
     answer
 }
+
+/// The value of a metric, summed over its labels that contain `label`; 0 while it is not there.
+pub(crate) async fn metric(site: &Site, name: &str, label: &str) -> f64 {
+    let admin = site.until("metrics", |_| site.router().admin_address().is_some());
+    admin.await;
+    let mut stream = TcpStream::connect(site.router().admin_address().unwrap())
+        .await
+        .unwrap();
+    let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let mut text = String::new();
+    timeout(LIMIT, stream.read_to_string(&mut text))
+        .await
+        .unwrap()
+        .unwrap();
+    let lines = text.lines().filter(|line| {
+        let rest = line.strip_prefix(name).unwrap_or_default();
+        rest.starts_with([' ', '{']) && rest.contains(label)
+    });
+    lines
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+        .sum()
+}

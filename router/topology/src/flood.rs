@@ -344,7 +344,7 @@ impl Topology {
             link.sites.remove(id);
         }
         for route in summary.routes {
-            if !link.filter.offer.allows(&route.address.name) {
+            if !link.filter.offer.allows(route.address.service()) {
                 self.outcome.refused.push((id, route.address));
             } else if link.reach.len() < REACHABLE || link.reach.contains_key(&route.address) {
                 self.changed.addresses.insert(route.address.clone());

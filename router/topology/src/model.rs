@@ -11,9 +11,34 @@ pub struct Address {
     pub port: u16,
 }
 
+/// What the names of addresses of protocol UDP end in: so they differ from those of TCP with the same name and port.
+const UDP: &str = "/udp";
+
+impl Address {
+    /// The address of the same name and port for datagrams.
+    #[must_use]
+    pub fn over_udp(mut self) -> Self {
+        if !self.is_udp() {
+            self.name.push_str(UDP);
+        }
+        self
+    }
+
+    /// Whether it is for datagrams.
+    pub fn is_udp(&self) -> bool {
+        self.name.ends_with(UDP)
+    }
+
+    /// The name of its service.
+    pub fn service(&self) -> &str {
+        self.name.strip_suffix(UDP).unwrap_or(&self.name)
+    }
+}
+
 impl std::fmt::Display for Address {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}", self.name, self.port)
+        let protocol = if self.is_udp() { UDP } else { "" };
+        write!(f, "{}:{}{protocol}", self.service(), self.port)
     }
 }
 

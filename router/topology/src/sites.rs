@@ -102,7 +102,10 @@ impl Topology {
                     edge.catch_up = Some(come_to);
                     break;
                 }
-                match self.route(id, address).filter(|_| reach.allows(&address.name)) {
+                match self
+                    .route(id, address)
+                    .filter(|_| reach.allows(address.service()))
+                {
                     Some(route) => summary.routes.push(route),
                     None if !summary.first && !edge.fresh => summary.unreachable.push(address.clone()),
                     None => {}
@@ -114,7 +117,10 @@ impl Topology {
         while summary.entries() < ENTRIES
             && let Some(address) = edge.addresses.pop_first()
         {
-            match self.route(id, &address).filter(|_| reach.allows(&address.name)) {
+            match self
+                .route(id, &address)
+                .filter(|_| reach.allows(address.service()))
+            {
                 Some(route) => summary.routes.push(route),
                 None => summary.unreachable.push(address),
             }

@@ -459,7 +459,7 @@ impl Topology {
         let (routes, refused): (Vec<_>, Vec<_>) = said
             .routes
             .drain(..)
-            .partition(|route| allowed(&route.address.name));
+            .partition(|route| allowed(route.address.service()));
         said.routes = routes;
         let refused = refused.into_iter().map(|route| (id, route.address));
         self.outcome.refused.extend(refused);
@@ -559,7 +559,7 @@ impl Topology {
             let cost = offers.iter().map(|offer| offer.cost).min().unwrap_or(0);
             let allowed = |id: &&LinkId| {
                 let link = self.links.get(id);
-                link.is_some_and(|link| link.filter.offer.allows(&address.name))
+                link.is_some_and(|link| link.filter.offer.allows(address.service()))
             };
             let before = ways.hops.len();
             ways.hops.extend(reach.links.iter().filter(allowed).map(|link| {
@@ -599,7 +599,7 @@ impl Topology {
             let seen = changed
                 .addresses
                 .iter()
-                .filter(|address| reach.allows(&address.name));
+                .filter(|address| reach.allows(address.service()));
             let before = edge.addresses.len() + edge.sites.len();
             edge.addresses.extend(seen.cloned());
             edge.sites.extend(changed.sites.iter().cloned());
