@@ -380,7 +380,7 @@ pub(crate) struct ExposeArgs {
     #[arg(long, value_delimiter = ',', value_name = "PORT[:TARGET]")]
     pub(crate) target_port: Vec<String>,
     /// Protocol
-    #[arg(long, default_value = "tcp", value_parser = ["tcp", "http", "http2"])]
+    #[arg(long, default_value = "tcp", value_parser = ["tcp", "udp", "http", "http2"])]
     pub(crate) protocol: String,
     #[command(flatten)]
     pub(crate) target: Target,

@@ -113,5 +113,7 @@ pub const CONFIG_LINE: &str = "karez.dev/config-line";
 pub const MANAGED: &str = "karez.dev/managed";
 /// Annotation of the local authority's Secret: the site's id, which outlives its ConfigMap.
 pub const SITE_ID: &str = "karez.dev/site-id";
+/// Annotation of what is exposed: connections after which other targets and sites are preferred to it.
+pub const CAPACITY: &str = "karez.dev/capacity";
 /// Annotation of certificates' Secrets: the hosts they were issued for.
 pub const ISSUED_FOR: &str = "karez.dev/issued-for";

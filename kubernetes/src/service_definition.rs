@@ -16,7 +16,7 @@ pub const ORIGIN_ANNOTATION: &str = "annotation";
 pub struct ServiceDefinition {
     /// The virtual address.
     pub address: String,
-    /// `tcp`, `http`, `http2`.
+    /// `tcp`, `udp`, `http`, `http2`.
     pub protocol: String,
     /// Its ports.
     #[serde(deserialize_with = "null_is_empty")]
@@ -67,6 +67,9 @@ pub struct ServiceTarget {
     /// Namespace of the target, when another.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub namespace: String,
+    /// Connections after which other targets and sites are preferred to it.
+    #[serde(rename = "karez.dev/capacity", skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<u32>,
 }
 
 /// Why a definition cannot be used.
@@ -89,7 +92,7 @@ pub enum DefinitionError {
         address: String,
     },
     /// Not a protocol Skupper knows.
-    #[error("protocol \"{protocol}\" of address \"{address}\" is none of tcp, http, http2")]
+    #[error("protocol \"{protocol}\" of address \"{address}\" is none of tcp, udp, http, http2")]
     Protocol {
         /// The address.
         address: String,
@@ -130,7 +133,7 @@ impl ServiceDefinition {
         if !is_dns_1035(&self.address) {
             return Err(DefinitionError::Address { address });
         }
-        if !matches!(self.protocol.as_str(), "tcp" | "http" | "http2") {
+        if !matches!(self.protocol.as_str(), "tcp" | "udp" | "http" | "http2") {
             return Err(DefinitionError::Protocol {
                 address,
                 protocol: self.protocol.clone(),

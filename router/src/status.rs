@@ -105,7 +105,8 @@ fn listeners(state: &State) -> Vec<ListenerStatus> {
         };
         ListenerStatus {
             name: name.clone(),
-            address: listener.address.to_string(),
+            address: format!("{}:{}", listener.address.service(), listener.address.port),
+            protocol: asked.map(|asked| asked.protocol).unwrap_or_default(),
             host: bound
                 .map(|at| at.ip().to_string())
                 .or(asked.map(|asked| asked.host.clone()))
@@ -131,6 +132,7 @@ fn connectors(state: &State) -> Vec<ConnectorStatus> {
             address: connector.config.address.to_string(),
             host: connector.config.host.clone(),
             port: connector.config.port,
+            protocol: connector.config.protocol,
             target: connector.config.target.clone(),
             error: connector.error(),
             connections: connector.open.load(Ordering::Relaxed),

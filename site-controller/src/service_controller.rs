@@ -297,16 +297,19 @@ fn workload(
     template: &PodTemplateSpec,
 ) -> Workload {
     let containers: &[Container] = template.spec.as_ref().map_or(&[], |spec| &spec.containers);
-    let ports = containers
-        .iter()
-        .flat_map(|container| container.ports.iter().flatten());
+    let ports = |protocol: &str| {
+        let all = containers
+            .iter()
+            .flat_map(|container| container.ports.iter().flatten());
+        all.filter(|port| port.protocol.as_deref().unwrap_or("TCP") == protocol)
+            .filter_map(|port| u16::try_from(port.container_port).ok())
+            .collect()
+    };
     Workload {
         kind,
         metadata: metadata.clone(),
         selector: selector.match_labels.clone().unwrap_or_default(),
-        container_ports: ports
-            .filter(|port| port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP"))
-            .filter_map(|port| u16::try_from(port.container_port).ok())
-            .collect(),
+        container_ports: ports("TCP"),
+        container_udp_ports: ports("UDP"),
     }
 }

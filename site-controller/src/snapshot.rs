@@ -71,5 +71,8 @@ pub(crate) struct Workload {
     pub(crate) kind: &'static str,
     pub(crate) metadata: ObjectMeta,
     pub(crate) selector: BTreeMap<String, String>,
+    /// Of TCP.
     pub(crate) container_ports: Vec<u16>,
+    /// Of UDP.
+    pub(crate) container_udp_ports: Vec<u16>,
 }

@@ -77,7 +77,7 @@ pub struct Exposure {
     pub target: TargetName,
     /// By which address.
     pub address: Option<String>,
-    /// `tcp`, `http`, `http2`.
+    /// `tcp`, `udp`, `http`, `http2`.
     pub protocol: String,
     /// Ports of the address; those of the target if empty.
     pub ports: Vec<u16>,
@@ -190,7 +190,7 @@ struct Facts {
 /// When the target is not there or the address cannot be had.
 pub async fn expose(client: Client, namespace: &str, exposure: &Exposure) -> Result<String, ExposeError> {
     let address = address_of(&exposure.target, exposure.address.as_deref())?;
-    let facts = facts(&client, namespace, &exposure.target).await?;
+    let facts = facts(&client, namespace, &exposure.target, &exposure.protocol).await?;
     let wanted = definition(&address, exposure, &facts)?;
     edit(client, namespace, |services| {
         let now = services
@@ -375,7 +375,13 @@ fn api_error(what: String, namespace: &str) -> impl FnOnce(kube::Error) -> Expos
     }
 }
 
-async fn facts(client: &Client, namespace: &str, target: &TargetName) -> Result<Facts, ExposeError> {
+async fn facts(
+    client: &Client,
+    namespace: &str,
+    target: &TargetName,
+    protocol: &str,
+) -> Result<Facts, ExposeError> {
+    let protocol = if protocol == "udp" { "UDP" } else { "TCP" };
     let failed = || api_error(format!("read {}/{}", target.kind_name(), target.name), namespace);
     let name = target.name.as_str();
     let client = client.clone();
@@ -385,7 +391,7 @@ async fn facts(client: &Client, namespace: &str, target: &TargetName) -> Result<
             api.get_opt(name)
                 .await
                 .map_err(failed())?
-                .map(|service| of_service(&service))
+                .map(|service| of_service(&service, protocol))
         }
         TargetKind::Deployment => {
             let api: Api<Deployment> = Api::namespaced(client, namespace);
@@ -394,7 +400,7 @@ async fn facts(client: &Client, namespace: &str, target: &TargetName) -> Result<
                 .await
                 .map_err(failed())?
                 .and_then(|found| found.spec);
-            spec.map(|spec| of_workload(&spec.selector, spec.template.spec.as_ref()))
+            spec.map(|spec| of_workload(&spec.selector, spec.template.spec.as_ref(), protocol))
         }
         TargetKind::StatefulSet => {
             let api: Api<StatefulSet> = Api::namespaced(client, namespace);
@@ -403,7 +409,7 @@ async fn facts(client: &Client, namespace: &str, target: &TargetName) -> Result<
                 .await
                 .map_err(failed())?
                 .and_then(|found| found.spec);
-            spec.map(|spec| of_workload(&spec.selector, spec.template.spec.as_ref()))
+            spec.map(|spec| of_workload(&spec.selector, spec.template.spec.as_ref(), protocol))
         }
         TargetKind::DaemonSet => {
             let api: Api<DaemonSet> = Api::namespaced(client, namespace);
@@ -412,7 +418,7 @@ async fn facts(client: &Client, namespace: &str, target: &TargetName) -> Result<
                 .await
                 .map_err(failed())?
                 .and_then(|found| found.spec);
-            spec.map(|spec| of_workload(&spec.selector, spec.template.spec.as_ref()))
+            spec.map(|spec| of_workload(&spec.selector, spec.template.spec.as_ref(), protocol))
         }
     };
     found.ok_or_else(|| ExposeError::Missing {
@@ -422,25 +428,25 @@ async fn facts(client: &Client, namespace: &str, target: &TargetName) -> Result<
     })
 }
 
-fn of_service(service: &Service) -> Facts {
+fn of_service(service: &Service, protocol: &str) -> Facts {
     let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
-    let tcp = ports.filter(|port| port.protocol.as_deref().unwrap_or("TCP") == "TCP");
+    let carried = ports.filter(|port| port.protocol.as_deref().unwrap_or("TCP") == protocol);
     Facts {
-        ports: tcp.filter_map(|port| u16::try_from(port.port).ok()).collect(),
+        ports: carried.filter_map(|port| u16::try_from(port.port).ok()).collect(),
         selector: String::new(),
     }
 }
 
-fn of_workload(selector: &LabelSelector, pod: Option<&PodSpec>) -> Facts {
+fn of_workload(selector: &LabelSelector, pod: Option<&PodSpec>, protocol: &str) -> Facts {
     let containers: &[Container] = pod.map_or(&[], |pod| &pod.containers);
     let ports = containers
         .iter()
         .flat_map(|container| container.ports.iter().flatten());
-    let tcp = ports.filter(|port| port.protocol.as_deref().unwrap_or("TCP") == "TCP");
+    let carried = ports.filter(|port| port.protocol.as_deref().unwrap_or("TCP") == protocol);
     let labels = selector.match_labels.iter().flatten();
     let selector: Vec<String> = labels.map(|(key, value)| format!("{key}={value}")).collect();
     Facts {
-        ports: tcp
+        ports: carried
             .filter_map(|port| u16::try_from(port.container_port).ok())
             .collect(),
         selector: selector.join(","),

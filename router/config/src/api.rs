@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Mode, Role};
+use crate::{Mode, Protocol, Role};
 
 /// The path of the status.
 pub const STATUS_PATH: &str = "/v1/status";
@@ -164,6 +164,9 @@ pub struct ListenerStatus {
     pub host: String,
     /// The port bound (the real one where the document says 0).
     pub port: u16,
+    /// TCP or UDP.
+    #[serde(default)]
+    pub protocol: Protocol,
     /// `listening`, `unreachable` (listening, but nothing serves the address) or `failed`.
     pub state: String,
     /// Why it is not listening.
@@ -184,6 +187,9 @@ pub struct ConnectorStatus {
     pub host: String,
     /// The port it dials.
     pub port: u16,
+    /// TCP or UDP.
+    #[serde(default)]
+    pub protocol: Protocol,
     /// The service's target that it stands for.
     pub target: String,
     /// Why the last dial failed; absent after a good one.

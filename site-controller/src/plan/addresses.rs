@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use karez_kubernetes::{ServiceDefinition, labels, names};
 use serde_json::Value;
 
-use super::expose::{exposed, joined, original_selector, original_target_ports};
+use super::expose::{exposed, is_of, joined, original_selector, original_target_ports, protocol};
 use super::{Note, Plan};
 use crate::object::{Strings, json, non_empty, reference, strings};
 use crate::snapshot::ServiceSnapshot;
@@ -186,7 +186,7 @@ fn made(
                 definition
                     .ports
                     .iter()
-                    .filter_map(|port| address_port(&definition.address, *port, ports))
+                    .filter_map(|port| address_port(definition, *port, ports))
                     .collect(),
             ),
             ..ServiceSpec::default()
@@ -195,7 +195,12 @@ fn made(
     })
 }
 
-fn address_port(address: &str, port: u16, ports: &BTreeMap<String, u16>) -> Option<ServicePort> {
+fn address_port(
+    definition: &ServiceDefinition,
+    port: u16,
+    ports: &BTreeMap<String, u16>,
+) -> Option<ServicePort> {
+    let address = &definition.address;
     let name = format!("{address}{port}");
     Some(ServicePort {
         // The name of a port is a DNS label too.
@@ -208,7 +213,7 @@ fn address_port(address: &str, port: u16, ports: &BTreeMap<String, u16>) -> Opti
         target_port: Some(IntOrString::Int(i32::from(
             *ports.get(&format!("{address}:{port}"))?,
         ))),
-        protocol: Some("TCP".to_owned()),
+        protocol: Some(protocol(definition).to_owned()),
         ..ServicePort::default()
     })
 }
@@ -224,10 +229,12 @@ fn taken_over(service: &Service, definition: &ServiceDefinition, ports: &BTreeMa
         .unwrap_or_default();
     let mut wanted: Vec<ServicePort> = Vec::new();
     for port in &definition.ports {
-        let Some(mut new) = address_port(name, *port, ports) else {
+        let Some(mut new) = address_port(definition, *port, ports) else {
             continue;
         };
-        let old = existing.iter().find(|old| old.port == i32::from(*port));
+        let old = existing
+            .iter()
+            .find(|old| old.port == i32::from(*port) && is_of(old, protocol(definition)));
         new.name = old.map_or_else(|| Some(format!("port{port}")), |old| old.name.clone());
         wanted.push(new);
     }
@@ -238,7 +245,7 @@ fn taken_over(service: &Service, definition: &ServiceDefinition, ports: &BTreeMa
             .collect::<Vec<_>>()
             .join(",")
     };
-    let targets = original_target_ports(service);
+    let targets = original_target_ports(service, protocol(definition));
     let originals = definition
         .ports
         .iter()
@@ -257,7 +264,8 @@ fn taken_over(service: &Service, definition: &ServiceDefinition, ports: &BTreeMa
 
 /// A Service that was taken over, as it was before.
 fn restored(service: &Service) -> Value {
-    let targets = original_target_ports(service);
+    // What is noted there is of the protocol that was taken over; the rest has its own numbers still.
+    let targets = original_target_ports(service, "TCP");
     let existing = service
         .spec
         .as_ref()

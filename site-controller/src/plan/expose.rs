@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{ObjectReference, Service};
+use k8s_openapi::api::core::v1::{ObjectReference, Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use karez_kubernetes::{ORIGIN_ANNOTATION, ServiceDefinition, ServiceTarget, labels, parse_port_list};
@@ -77,8 +77,7 @@ fn of_workload(workload: &Workload) -> Result<ServiceDefinition, String> {
     let pairs = match annotation(metadata, labels::PORT) {
         Some(list) => parse_port_list(list)
             .map_err(|error| format!("annotation {}: {error}; correct it", labels::PORT))?,
-        None if !workload.container_ports.is_empty() => workload
-            .container_ports
+        None if !declared(workload, &definition).is_empty() => declared(workload, &definition)
             .iter()
             .map(|port| (*port, *port))
             .collect(),
@@ -101,21 +100,44 @@ fn of_workload(workload: &Workload) -> Result<ServiceDefinition, String> {
             .into_iter()
             .filter(|(port, target)| port != target)
             .collect(),
+        capacity: capacity(metadata)?,
         ..ServiceTarget::default()
     }];
     Ok(definition)
+}
+
+/// The containers' ports of the definition's protocol.
+fn declared<'a>(workload: &'a Workload, definition: &ServiceDefinition) -> &'a [u16] {
+    match protocol(definition) {
+        "UDP" => &workload.container_udp_ports,
+        _ => &workload.container_ports,
+    }
+}
+
+fn capacity(metadata: &ObjectMeta) -> Result<Option<u32>, String> {
+    let Some(text) = annotation(metadata, labels::CAPACITY) else {
+        return Ok(None);
+    };
+    match text.trim().parse() {
+        Ok(number) if number > 0 => Ok(Some(number)),
+        _ => Err(format!(
+            "annotation {}: \"{text}\" is no number of connections; write 1 or more",
+            labels::CAPACITY
+        )),
+    }
 }
 
 fn of_service(service: &Service, snapshot: &ServiceSnapshot) -> Result<ServiceDefinition, String> {
     let metadata = &service.metadata;
     let name = metadata.name.clone().unwrap_or_default();
     let mut definition = common(metadata)?;
-    definition.ports = ports(service);
+    let protocol = protocol(&definition);
+    definition.ports = ports(service, protocol);
     if definition.ports.is_empty() {
-        return Err("the Service has no TCP port".to_owned());
+        return Err(format!("the Service has no {protocol} port"));
     }
     if let Some(target) = annotation(metadata, labels::TARGET) {
-        definition.targets = vec![named_target(target, &definition.ports, snapshot)?];
+        definition.targets = vec![named_target(target, &definition.ports, protocol, snapshot)?];
     } else if annotation(metadata, labels::INGRESS_ONLY).is_none() {
         let selector = original_selector(service);
         if selector.is_empty() {
@@ -130,7 +152,7 @@ fn of_service(service: &Service, snapshot: &ServiceSnapshot) -> Result<ServiceDe
             ServiceTarget {
                 name,
                 selector: joined(&selector),
-                target_ports: original_target_ports(service),
+                target_ports: original_target_ports(service, protocol),
                 ..ServiceTarget::default()
             }
         } else {
@@ -141,19 +163,28 @@ fn of_service(service: &Service, snapshot: &ServiceSnapshot) -> Result<ServiceDe
             }
         }];
     }
+    let capacity = capacity(metadata)?;
+    for target in &mut definition.targets {
+        target.capacity = capacity;
+    }
     Ok(definition)
 }
 
-fn named_target(text: &str, ports: &[u16], snapshot: &ServiceSnapshot) -> Result<ServiceTarget, String> {
+fn named_target(
+    text: &str,
+    ports: &[u16],
+    protocol: &str,
+    snapshot: &ServiceSnapshot,
+) -> Result<ServiceTarget, String> {
     let (name, namespace) = text.split_once('.').unwrap_or((text, ""));
     let elsewhere = !namespace.is_empty() && namespace != snapshot.site.namespace;
     let target_ports = match snapshot.services.get(name) {
-        Some(service) if !elsewhere => matching(ports, &self::ports(service)).ok_or_else(|| {
-            format!(
-                "incompatible number of ports: this Service has {ports:?}, Service {name} {:?}",
-                self::ports(service)
-            )
-        })?,
+        Some(service) if !elsewhere => {
+            let theirs = self::ports(service, protocol);
+            matching(ports, &theirs).ok_or_else(|| {
+                format!("incompatible number of ports: this Service has {ports:?}, Service {name} {theirs:?}")
+            })?
+        }
         // Not (yet) there, or not to be seen from here: the same numbers are assumed.
         _ => BTreeMap::new(),
     };
@@ -209,15 +240,28 @@ fn annotation<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {
     metadata.annotations.as_ref()?.get(key).map(String::as_str)
 }
 
-/// TCP ports of a Service.
-pub(crate) fn ports(service: &Service) -> Vec<u16> {
+/// The protocol of a Service's ports that a definition is carried by.
+pub(crate) fn protocol(definition: &ServiceDefinition) -> &'static str {
+    match definition.protocol.as_str() {
+        "udp" => "UDP",
+        _ => "TCP",
+    }
+}
+
+/// Whether a Service's port is of this protocol.
+pub(crate) fn is_of(port: &ServicePort, protocol: &str) -> bool {
+    port.protocol.as_deref().unwrap_or("TCP") == protocol
+}
+
+/// Ports of a Service.
+pub(crate) fn ports(service: &Service, protocol: &str) -> Vec<u16> {
     let all = service
         .spec
         .as_ref()
         .and_then(|spec| spec.ports.as_ref())
         .into_iter()
         .flatten();
-    all.filter(|port| port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP"))
+    all.filter(|port| is_of(port, protocol))
         .filter_map(|port| u16::try_from(port.port).ok())
         .collect()
 }
@@ -235,7 +279,7 @@ pub(crate) fn original_selector(service: &Service) -> Strings {
 }
 
 /// Port → target port of a Service, before it was taken over; only where they differ.
-pub(crate) fn original_target_ports(service: &Service) -> BTreeMap<u16, u16> {
+pub(crate) fn original_target_ports(service: &Service, protocol: &str) -> BTreeMap<u16, u16> {
     if let Some(text) = annotation(&service.metadata, labels::ORIGINAL_TARGET_PORT) {
         return parse_port_list(text)
             .map(|pairs| {
@@ -252,15 +296,16 @@ pub(crate) fn original_target_ports(service: &Service) -> BTreeMap<u16, u16> {
         .and_then(|spec| spec.ports.as_ref())
         .into_iter()
         .flatten();
-    all.filter_map(|port| {
-        let number = u16::try_from(port.port).ok()?;
-        match &port.target_port {
-            Some(IntOrString::Int(target)) => Some((number, u16::try_from(*target).ok()?)),
-            _ => None,
-        }
-    })
-    .filter(|(port, target)| port != target)
-    .collect()
+    all.filter(|port| is_of(port, protocol))
+        .filter_map(|port| {
+            let number = u16::try_from(port.port).ok()?;
+            match &port.target_port {
+                Some(IntOrString::Int(target)) => Some((number, u16::try_from(*target).ok()?)),
+                _ => None,
+            }
+        })
+        .filter(|(port, target)| port != target)
+        .collect()
 }
 
 /// `k=v,…`

@@ -139,7 +139,7 @@ fn listener(listener: &api::ListenerStatus) -> ListenerRecord {
         name: listener.name.clone(),
         dest_host: listener.host.clone(),
         dest_port: listener.port.to_string(),
-        protocol: "tcp".to_owned(),
+        protocol: listener.protocol.as_str().to_owned(),
         address: listener.address.clone(),
     }
 }
@@ -148,7 +148,7 @@ fn connector(connector: &api::ConnectorStatus) -> ConnectorRecord {
     ConnectorRecord {
         dest_host: connector.host.clone(),
         dest_port: connector.port.to_string(),
-        protocol: "tcp".to_owned(),
+        protocol: connector.protocol.as_str().to_owned(),
         address: connector.address.clone(),
         process: String::new(),
         target: connector.target.clone(),

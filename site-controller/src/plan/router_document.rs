@@ -221,6 +221,7 @@ pub(crate) fn add_services(
                 address,
                 host: "0.0.0.0".to_owned(),
                 port: *listener,
+                protocol: protocol(definition),
                 ..router::ListenerSection::default()
             });
         }
@@ -235,6 +236,13 @@ pub(crate) fn add_services(
         if snapshot.site.sync {
             document.services.push(announced(definition));
         }
+    }
+}
+
+fn protocol(definition: &ServiceDefinition) -> router::Protocol {
+    match definition.protocol.as_str() {
+        "udp" => router::Protocol::Udp,
+        _ => router::Protocol::Tcp,
     }
 }
 
@@ -267,6 +275,8 @@ fn connectors(
                 host: host.clone(),
                 port: target_port,
                 target: target.name.clone(),
+                protocol: protocol(definition),
+                capacity: target.capacity,
                 ..router::ConnectorSection::default()
             });
         }
