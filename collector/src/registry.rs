@@ -37,6 +37,9 @@ pub fn processor(config: &ProcessorConfig) -> Result<Box<dyn Processor>, StartEr
             Box::new(processors::memory_limiter::MemoryLimiter::new(config))
         }
         ProcessorConfig::Resource(config) => Box::new(processors::edit::Editor::resource(config)?),
+        ProcessorConfig::K8sAttributes(config) => {
+            Box::new(processors::k8sattributes::K8sAttributes::new(config.clone())?)
+        }
         ProcessorConfig::Attributes(config) => Box::new(processors::edit::Editor::attributes(config)?),
     })
 }

@@ -10,6 +10,7 @@ use crate::exporters::{
 use crate::extensions::{
     self, BasicAuth, BearerTokenAuth, FileStorage, HealthCheck, JaegerQuery, JaegerStorage, Oidc,
 };
+use crate::k8s_attributes::{self, K8sAttributes};
 use crate::processors::{self, AttributesProcessor, BatchProcessor, MemoryLimiter, ResourceProcessor};
 use crate::receivers::{self, JaegerReceiver, OtlpReceiver};
 use crate::values::{ComponentId, Signal};
@@ -49,6 +50,8 @@ pub enum ProcessorConfig {
     Resource(ResourceProcessor),
     /// `attributes`
     Attributes(AttributesProcessor),
+    /// `k8sattributes`, `k8s_attributes`
+    K8sAttributes(K8sAttributes),
 }
 
 /// An exporter.
@@ -166,10 +169,15 @@ impl Kind for ReceiverConfig {
 
 impl Kind for ProcessorConfig {
     const WORD: &'static str = "processor";
-    const KNOWN: &'static [&'static str] = &["batch", "memory_limiter", "resource", "attributes"];
-    const ELSEWHERE: &'static [&'static str] = &[
+    const KNOWN: &'static [&'static str] = &[
+        "batch",
+        "memory_limiter",
+        "resource",
+        "attributes",
         "k8sattributes",
         "k8s_attributes",
+    ];
+    const ELSEWHERE: &'static [&'static str] = &[
         "k8s_tagger",
         "filter",
         "transform",
@@ -223,6 +231,11 @@ impl Kind for ProcessorConfig {
                 let attributes = decode_at(node, key, diagnoses)?;
                 processors::check_actions(node.get("actions"), &join_key(key, "actions"), diagnoses);
                 Some(ProcessorConfig::Attributes(attributes))
+            }
+            "k8sattributes" | "k8s_attributes" => {
+                let config: K8sAttributes = decode_at(node, key, diagnoses)?;
+                k8s_attributes::check(&config, node, key, diagnoses);
+                Some(ProcessorConfig::K8sAttributes(config))
             }
             _ => None,
         }

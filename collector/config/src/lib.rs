@@ -11,6 +11,7 @@ mod document;
 pub mod endpoint;
 pub mod exporters;
 pub mod extensions;
+pub mod k8s_attributes;
 mod lint;
 mod merge;
 mod no_effect;

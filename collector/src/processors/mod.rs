@@ -2,4 +2,5 @@
 
 pub mod batch;
 pub mod edit;
+pub mod k8sattributes;
 pub mod memory_limiter;

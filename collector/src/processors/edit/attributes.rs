@@ -9,7 +9,7 @@ use prost::Message;
 use crate::wire::field::{Field, fields, put_delimited};
 
 /// The attributes of a message, which hold field `number`.
-pub(super) struct Attributes<'a> {
+pub(crate) struct Attributes<'a> {
     number: u32,
     entries: Vec<Entry<'a>>,
     changed: bool,
@@ -30,7 +30,7 @@ enum Value<'a> {
 
 impl<'a> Attributes<'a> {
     /// Reads a message's attributes.
-    pub(super) fn read(message: &'a [u8], number: u32) -> Self {
+    pub(crate) fn read(message: &'a [u8], number: u32) -> Self {
         let own = fields(message).flatten().filter(|field| field.number == number);
         Attributes {
             number,
@@ -44,17 +44,17 @@ impl<'a> Attributes<'a> {
     }
 
     /// The keys, in order.
-    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
         self.entries.iter().map(|entry| entry.key.as_ref())
     }
 
     /// Whether there is such an attribute.
-    pub(super) fn contains(&self, key: &str) -> bool {
+    pub(crate) fn contains(&self, key: &str) -> bool {
         self.position(key).is_some()
     }
 
     /// The value of an attribute.
-    pub(super) fn get(&self, key: &str) -> Option<AnyValue> {
+    pub(crate) fn get(&self, key: &str) -> Option<AnyValue> {
         let entry = &self.entries[self.position(key)?];
         Some(match &entry.value {
             Value::Written(value) => value.clone(),
@@ -62,8 +62,16 @@ impl<'a> Attributes<'a> {
         })
     }
 
+    /// The value of an attribute that is a text.
+    pub(crate) fn text(&self, key: &str) -> Option<String> {
+        match self.get(key)?.value? {
+            Variant::StringValue(text) => Some(text),
+            _ => None,
+        }
+    }
+
     /// Sets an attribute, which is added at the end if it is not there.
-    pub(super) fn set(&mut self, key: &str, value: AnyValue) {
+    pub(crate) fn set(&mut self, key: &str, value: AnyValue) {
         self.changed = true;
         match self.position(key) {
             Some(index) => {
@@ -82,14 +90,14 @@ impl<'a> Attributes<'a> {
     }
 
     /// Removes every attribute that is to go.
-    pub(super) fn remove(&mut self, goes: impl Fn(&str) -> bool) {
+    pub(crate) fn remove(&mut self, goes: impl Fn(&str) -> bool) {
         let before = self.entries.len();
         self.entries.retain(|entry| !goes(&entry.key));
         self.changed |= self.entries.len() != before;
     }
 
     /// The message with these attributes; `None` if nothing has changed.
-    pub(super) fn write(&self, message: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn write(&self, message: &[u8]) -> Option<Vec<u8>> {
         if !self.changed {
             return None;
         }
@@ -146,7 +154,7 @@ impl<'a> Entry<'a> {
 }
 
 /// A value of the document as an attribute's.
-pub(super) fn value_of(json: &serde_json::Value) -> AnyValue {
+pub(crate) fn value_of(json: &serde_json::Value) -> AnyValue {
     let variant = match json {
         serde_json::Value::Null => None,
         serde_json::Value::Bool(value) => Some(Variant::BoolValue(*value)),
@@ -173,7 +181,7 @@ pub(super) fn value_of(json: &serde_json::Value) -> AnyValue {
 }
 
 /// A text as an attribute's value.
-pub(super) fn text(text: impl Into<String>) -> AnyValue {
+pub(crate) fn text(text: impl Into<String>) -> AnyValue {
     AnyValue {
         value: Some(Variant::StringValue(text.into())),
     }

@@ -26,6 +26,19 @@ use crate::batch::{Batch, Context};
 use crate::component::{ComponentContext, Consume, Consumer, Processor, Refusal, Running, StartError};
 use crate::metrics::ProcessorMeter;
 
+pub(crate) use self::attributes::{Attributes, text};
+
+/// The batch with the attributes of each of its resources changed.
+pub(crate) fn edit_resources(batch: Batch, mut change: impl FnMut(&mut Attributes<'_>)) -> Batch {
+    match walk::edit_resources(&batch.payload, &mut change) {
+        Some(payload) => Batch {
+            payload: Bytes::from(payload),
+            ..batch
+        },
+        None => batch,
+    }
+}
+
 /// The processor, under both names.
 pub struct Editor {
     plan: Arc<Plan>,

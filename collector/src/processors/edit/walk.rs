@@ -57,9 +57,26 @@ fn single(message: &[u8], number: u32) -> Cow<'_, [u8]> {
     }
 }
 
+/// The payload with the attributes of its resources changed; `None` if nothing has changed.
+pub(super) fn edit_resources(payload: &[u8], change: &mut dyn FnMut(&mut Attributes<'_>)) -> Option<Vec<u8>> {
+    rewrite(payload, |field| match field.number {
+        1 => with_resource(field.value, |resource| {
+            let mut attributes = Attributes::read(resource, 1);
+            change(&mut attributes);
+            attributes.write(resource)
+        }),
+        _ => None,
+    })
+}
+
 fn edit_resource(plan: &Edit<'_>, message: &[u8]) -> Option<Vec<u8>> {
+    with_resource(message, |resource| apply(plan, resource, 1))
+}
+
+/// A message with its resource, field 1, changed.
+fn with_resource(message: &[u8], change: impl FnOnce(&[u8]) -> Option<Vec<u8>>) -> Option<Vec<u8>> {
     let resource = single(message, 1);
-    let edited = apply(plan, &resource, 1)?;
+    let edited = change(&resource)?;
     let mut out = Vec::with_capacity(message.len() + 256);
     put_delimited(&mut out, 1, &edited);
     for field in fields(message).flatten().filter(|field| field.number != 1) {
