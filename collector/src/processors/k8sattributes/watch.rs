@@ -168,7 +168,7 @@ impl Watch {
             let api: Api<Namespace> = Api::all(self.client.clone());
             all.push(
                 follow(api, watcher::Config::default())
-                    .map(News::Namespace)
+                    .map(|event| News::Namespace(Box::new(event)))
                     .boxed(),
             );
         }
