@@ -205,12 +205,31 @@ pub(crate) enum CollectorCommand {
     /// Report everything that is wrong with a configuration, without running it
     #[command(after_help = "Example:\n  karez collector validate --config collector.yaml\n")]
     Validate(CollectorRunArgs),
+    /// List the components that the collector has, as YAML
+    #[command(after_help = "Example:\n  karez collector components\n")]
+    Components,
+    /// Show what became of every item that a running collector took
+    #[command(
+        after_help = "It asks where the collector serves its own metrics (service.telemetry.metrics).\n\nExamples:\n  karez collector status\n  karez collector status --address 127.0.0.1:8889 -o json\n"
+    )]
+    Status(CollectorStatusArgs),
+}
+
+/// `karez collector status`
+#[derive(Debug, Args)]
+pub(crate) struct CollectorStatusArgs {
+    /// Where the collector serves its own metrics
+    #[arg(long, value_name = "HOST:PORT", default_value = "localhost:8888")]
+    pub(crate) address: String,
+    /// How to print it
+    #[arg(long, short = 'o', value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
 }
 
 /// The options of a collector, with the older ones still found in the wild.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct CollectorRunArgs {
-    /// A configuration: a file, kube:NAMESPACE/NAME[#KEY], env:NAME or yaml:TEXT; later ones win
+    /// A configuration: a file, kube:NAMESPACE/NAME[#KEY], env:NAME, yaml:TEXT or an http(s) URL; later ones win
     #[arg(long, value_name = "SOURCE")]
     pub(crate) config: Vec<String>,
     /// One setting over the configuration: section.name.key=value
@@ -532,6 +551,8 @@ mod tests {
             "karez collector --config a.yaml --config b.yaml --set processors.batch.timeout=2s",
             "karez collector --config=x --metrics-addr=:8889",
             "karez collector validate --config=x",
+            "karez collector components",
+            "karez collector status --address h:1 -o json",
             "karez token create f.yaml --token-type claim",
             "karez token create f.yaml -t cert --reach a,b:1 --offer c-* --expiry 1h --uses 2 --role edge",
             "karez token inspect f.yaml -o json",

@@ -23,6 +23,7 @@
 //! addresses of [`karez_net`] are then as configured.
 
 pub mod batch;
+mod batch_name;
 pub mod client;
 pub mod component;
 mod durable;
@@ -44,4 +45,6 @@ pub mod thrift;
 mod tls;
 pub mod wire;
 
-pub use service::{CollectorOptions, RunError, Service, run, validate};
+pub use service::{
+    CollectorOptions, RunError, Service, Status, StatusError, components, run, status, validate,
+};

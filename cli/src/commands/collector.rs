@@ -1,4 +1,4 @@
-//! `collector` and `collector validate`.
+//! `collector`, `collector validate`, `collector components`, `collector status`.
 
 use std::process::ExitCode;
 
@@ -8,11 +8,22 @@ use karez_lifecycle::Shutdown;
 use karez_net::Net;
 
 use super::program_client;
-use crate::args::{CollectorArgs, CollectorCommand, CollectorRunArgs};
+use crate::args::{CollectorArgs, CollectorCommand, CollectorRunArgs, Output};
+use crate::output::print;
 
 pub(super) async fn run(args: CollectorArgs) -> anyhow::Result<ExitCode> {
     match args.command {
         Some(CollectorCommand::Validate(args)) => validate(args).await,
+        Some(CollectorCommand::Components) => {
+            let text = karez_collector::components();
+            print(Output::Text, &(), || text)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(CollectorCommand::Status(args)) => {
+            let status = karez_collector::status(&Net::from_env(), &args.address).await?;
+            print(args.output, &status, || status.render())?;
+            Ok(ExitCode::SUCCESS)
+        }
         None => {
             let options = options(args.run).await?;
             karez_collector::run(options, Shutdown::on_signals()?).await?;

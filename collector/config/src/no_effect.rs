@@ -15,10 +15,6 @@ const KEYS: &[(&str, &str)] = &[
     ("curve_preferences", "the TLS library's own groups are used"),
     ("enforcement_policy", "pings are tolerated"),
     ("keep_alives_enabled", "connections stay open between requests"),
-    (
-        "metadata_keys",
-        "batches are not kept apart by the request's context",
-    ),
     ("partition", "batches are not kept apart by the request's context"),
     ("reload_interval", "change the document to have files read again"),
     (

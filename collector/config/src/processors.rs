@@ -21,9 +21,9 @@ pub struct BatchProcessor {
     pub send_batch_size: u32,
     /// The most items of a batch; 0 no limit.
     pub send_batch_max_size: u32,
-    /// Has no effect yet.
+    /// Headers by whose values data is kept apart; the receiver has to keep them (`include_metadata`).
     pub metadata_keys: Vec<String>,
-    /// Has no effect yet.
+    /// The most combinations of them at once; 0 no limit.
     pub metadata_cardinality_limit: u32,
 }
 

@@ -1,4 +1,4 @@
-//! `${env:NAME:-default}`, `${NAME}`, `$$`, and the old `$NAME`.
+//! `${env:NAME:-default}`, `${NAME}`, `${file:PATH}`, `$$`, and the old `$NAME`.
 //!
 //! A value that is nothing but a reference is read as YAML (so a number stays a number); inside a longer text the
 //! reference's text is put in. References may be nested and are resolved from the inside out, to a bounded depth.
@@ -6,7 +6,7 @@
 use karez_document::yaml::{self, Kind, Node, join_key};
 use karez_document::{Diagnosis, Origin};
 
-/// Where values come from.
+/// Where values come from: asked for a variable by its name, for a file by `file:` and its path.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 const MAX_NESTING: usize = 10;
@@ -169,6 +169,16 @@ impl Expander<'_, '_> {
         match scheme {
             "yaml" => Some(Some(rest.to_owned())),
             "env" => self.variable(rest),
+            "file" => {
+                // What it is asked for cannot be a variable's name.
+                let text = (self.env)(&inner);
+                if text.is_none() {
+                    let message = format!("the file {rest} is not there, is empty, or cannot be read");
+                    self.error(message, "name a file that the collector may read");
+                    return None;
+                }
+                Some(text.map(|text| text.trim_end_matches(['\r', '\n']).to_owned()))
+            }
             scheme => {
                 let message = format!("`${{{scheme}:…}}` cannot be read inside of a value yet");
                 self.error(message, "use an environment variable, or a `--config` of its own");
@@ -236,6 +246,7 @@ mod tests {
             "PORT" => Some("4317".to_owned()),
             "WHICH" => Some("HOST".to_owned()),
             "LIST" => Some("[a, b]".to_owned()),
+            "file:/password" => Some("s3cret\n".to_owned()),
             _ => None,
         };
         let mut node = yaml::parse(value, &Origin::file("c")).unwrap().remove(0);
@@ -258,7 +269,9 @@ mod tests {
         assert_eq!(expand("a: $$$HOST"), (json!({"a": "$h"}), 1));
         assert_eq!(expand("a: $HOST"), (json!({"a": "h"}), 1));
         assert_eq!(expand("a: x$apr1$y$1"), (json!({"a": "x$apr1$y$1"}), 0));
+        assert_eq!(expand("a: ${file:/password}"), (json!({"a": "s3cret"}), 0));
         assert_eq!(expand("a: ${file:/etc/x}").1, 1);
+        assert_eq!(expand("a: ${http://x/y}").1, 1);
         assert_eq!(expand("a: 'x${HOST'").1, 1);
     }
 }

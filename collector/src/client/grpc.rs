@@ -132,8 +132,20 @@ impl GrpcClient {
         message: Bytes,
         timeout: Duration,
     ) -> Result<Bytes, CallError> {
+        self.unary_with(path, message, timeout, None).await
+    }
+
+    /// The same with one more header.
+    pub async fn unary_with(
+        &self,
+        path: PathAndQuery,
+        message: Bytes,
+        timeout: Duration,
+        more: Option<(HeaderName, HeaderValue)>,
+    ) -> Result<Bytes, CallError> {
         let mut request = Request::new(message);
         let mut sent = request.metadata().clone().into_headers();
+        sent.extend(more.map(|(name, value)| (Some(name), value)));
         for (name, value) in &self.headers {
             sent.append(name.clone(), value.clone());
         }

@@ -106,6 +106,16 @@ impl HttpClient {
 
     /// Posts a body.
     pub async fn post(&self, content_type: &'static str, body: Bytes) -> Result<Answer, HttpError> {
+        self.post_with(content_type, body, None).await
+    }
+
+    /// The same with one more header.
+    pub async fn post_with(
+        &self,
+        content_type: &'static str,
+        body: Bytes,
+        more: Option<(HeaderName, HeaderValue)>,
+    ) -> Result<Answer, HttpError> {
         let (body, encoding) = compress(self.compression, body).map_err(HttpError::Compression)?;
         let mut request = Request::builder()
             .method(Method::POST)
@@ -115,6 +125,7 @@ impl HttpClient {
             .body(Full::new(body))
             .map_err(|error| HttpError::Connection(error.to_string()))?;
         let sent = request.headers_mut();
+        sent.extend(more.map(|(name, value)| (Some(name), value)));
         if let Some(encoding) = encoding {
             sent.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
         }

@@ -24,7 +24,7 @@ const STATE_GROWS: u64 = 256 << 10;
 /// Room that is given up when the disk is full, so that the state can still be written.
 const RESERVE: usize = 256 << 10;
 /// How often it is tried to have it again.
-const RESERVE_AGAIN: Duration = Duration::from_secs(5);
+const RESERVE_AGAIN: Duration = Duration::from_millis(200);
 
 /// An item to append.
 #[derive(Debug, Clone)]
@@ -99,6 +99,13 @@ impl Disk {
     /// Appends as many items as go into one segment, at least one, and gives their entries. On an error none of them
     /// is there.
     pub(super) fn append(&mut self, group: &[Item]) -> io::Result<Vec<Entry>> {
+        if self.reserve_missing.is_some() {
+            // What room there is belongs to the state, which makes more of it.
+            self.reserve_again();
+            if self.reserve_missing.is_some() {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+        }
         let first = self.writable_segment()?;
         let mut offset = self.segments.get(&first).map_or(0, |segment| segment.size);
         let start = offset;
@@ -266,12 +273,7 @@ impl Disk {
         {
             tracing::debug!(folder = %self.folder.display(), %error, "cannot write the state anew");
         }
-        if self
-            .reserve_missing
-            .is_some_and(|since| since.elapsed() > RESERVE_AGAIN)
-        {
-            self.reserve();
-        }
+        self.reserve_again();
     }
 
     fn write_state(&mut self) -> io::Result<()> {
@@ -368,6 +370,13 @@ impl Disk {
             ranges.iter().for_each(|(from, to)| self.settled.add(from, to));
         }
         Ok(())
+    }
+
+    fn reserve_again(&mut self) {
+        let waited = |since: Instant| since.elapsed() > RESERVE_AGAIN;
+        if self.reserve_missing.is_some_and(waited) {
+            self.reserve();
+        }
     }
 
     /// Keeps some room for hard times.

@@ -226,9 +226,15 @@ impl Looked {
             }
             Verdict::Quarantine => {
                 let whole = recover::rewrite(&bytes, recovery.id());
-                self.quarantined.push(set_aside(folder, &path, &whole)?);
-                size = whole.len() as u64;
-                relocate(&mut kept, &whole, recovery.id());
+                match set_aside(folder, &path, &whole) {
+                    Ok(aside) => {
+                        self.quarantined.push(aside);
+                        size = whole.len() as u64;
+                        relocate(&mut kept, &whole, recovery.id());
+                    }
+                    // It is used as it is: its whole records can be read where they stand.
+                    Err(error) => tracing::error!(%error, "a damaged segment cannot be set aside"),
+                }
             }
         }
         let segment = SegmentFile {

@@ -26,6 +26,8 @@ use crate::ledger::{Account, Counts, Fate, Reason, Settlement, spread};
 
 /// Entries that wait in one queue, each of which takes memory.
 const MAX_ENTRIES: usize = 1 << 20;
+/// What may be about to be written.
+const MAX_COMING: u64 = 64 << 20;
 /// For how long room is waited for when the oldest is dropped: its segment has to be deleted first.
 const MAKING_ROOM: Duration = Duration::from_secs(5);
 
@@ -237,6 +239,9 @@ impl Shared {
     fn short(&self, state: &State, weight: u64, bytes: u64) -> Option<Short> {
         let settings = &self.settings;
         let empty = state.entries == 0;
+        if state.coming > MAX_COMING {
+            return Some(Short::Disk);
+        }
         if state.entries >= MAX_ENTRIES || (state.size + weight > settings.capacity.max(1) && !empty) {
             return Some(Short::Queue);
         }

@@ -10,8 +10,9 @@ use karez_collector_config::exporters::GrpcExporter;
 use prost::Message;
 
 use crate::batch::Batch;
+use crate::batch_name;
 use crate::client::GrpcClient;
-use crate::component::{ComponentContext, Exporter, Outcome, StartError};
+use crate::component::{BatchName, ComponentContext, Exporter, Outcome, StartError};
 use crate::receivers::otlp::method;
 use crate::registry::BuiltExporter;
 
@@ -38,9 +39,24 @@ pub fn build(config: &GrpcExporter, cx: &ComponentContext) -> Result<BuiltExport
 
 impl Exporter for Otlp {
     fn export(&self, batch: Batch) -> BoxFuture<'_, Outcome> {
+        self.send(batch, None)
+    }
+
+    fn export_named(&self, batch: Batch, name: BatchName) -> BoxFuture<'_, Outcome> {
+        self.send(batch, Some(name))
+    }
+}
+
+impl Otlp {
+    fn send(&self, batch: Batch, name: Option<BatchName>) -> BoxFuture<'_, Outcome> {
         Box::pin(async move {
             let path = PathAndQuery::from_static(method(batch.signal));
-            match self.client.unary(path, batch.payload.clone(), self.timeout).await {
+            let named = name.and_then(|name| batch_name::header(&name));
+            let called = self
+                .client
+                .unary_with(path, batch.payload, self.timeout, named)
+                .await;
+            match called {
                 Ok(answer) => {
                     report_partial_success(&self.key, batch.signal, &answer);
                     Outcome::Delivered

@@ -12,8 +12,9 @@ use karez_collector_config::exporters::{Encoding, OtlpHttpExporter};
 use prost::Message;
 
 use crate::batch::Batch;
+use crate::batch_name;
 use crate::client::{Answer, HttpClient};
-use crate::component::{ComponentContext, Exporter, Outcome, StartError};
+use crate::component::{BatchName, ComponentContext, Exporter, Outcome, StartError};
 use crate::exporters::otlp::report_partial_success;
 use crate::json;
 use crate::registry::BuiltExporter;
@@ -68,6 +69,16 @@ pub fn build(config: &OtlpHttpExporter, cx: &ComponentContext) -> Result<BuiltEx
 
 impl Exporter for OtlpHttp {
     fn export(&self, batch: Batch) -> BoxFuture<'_, Outcome> {
+        self.send(batch, None)
+    }
+
+    fn export_named(&self, batch: Batch, name: BatchName) -> BoxFuture<'_, Outcome> {
+        self.send(batch, Some(name))
+    }
+}
+
+impl OtlpHttp {
+    fn send(&self, batch: Batch, name: Option<BatchName>) -> BoxFuture<'_, Outcome> {
         Box::pin(async move {
             let Some(client) = &self.clients[batch.signal as usize] else {
                 return Outcome::Refused {
@@ -81,7 +92,14 @@ impl Exporter for OtlpHttp {
                     Err(reason) => return Outcome::Refused { reason },
                 },
             };
-            match client.post(content_type, body).await {
+            match client
+                .post_with(
+                    content_type,
+                    body,
+                    name.and_then(|name| batch_name::header(&name)),
+                )
+                .await
+            {
                 Ok(answer) => self.outcome(client, batch.signal, &answer),
                 Err(error) => Outcome::Retry {
                     after: None,
@@ -90,9 +108,7 @@ impl Exporter for OtlpHttp {
             }
         })
     }
-}
 
-impl OtlpHttp {
     fn outcome(&self, client: &HttpClient, signal: Signal, answer: &Answer) -> Outcome {
         if answer.status.is_success() {
             if self.encoding == Encoding::Proto {

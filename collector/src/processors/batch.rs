@@ -2,24 +2,33 @@
 //!
 //! What it holds is bounded in bytes. What the next component does not take for now stays here and is offered again;
 //! meanwhile the bound is reached and the receivers refuse. So nothing that was acknowledged is dropped for being early.
+//!
+//! Before a queue on disk nothing is acknowledged that is only held here: each sender is answered when the batch that
+//! holds its data is on the disk, and is told what the queue says.
+//!
+//! With `metadata_keys` only what came with the same values of these headers is joined, and the joined batch keeps them.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use karez_collector_config::Signal;
 use karez_collector_config::processors as config;
 use karez_lifecycle::Shutdown;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Context};
 use crate::component::{ComponentContext, Consume, Consumer, Processor, Refusal, Running, StartError};
 use crate::metrics::{Metrics, ProcessorMeter};
 use crate::wire::split;
 
 /// The most that one instance holds.
 const MAX_HELD: usize = 64 << 20;
+/// The most groups, if the document says no limit.
+const MAX_GROUPS: usize = 100_000;
 /// The first and the longest wait before what was not taken is offered again.
 const OFFER_AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
@@ -41,9 +50,14 @@ impl BatchProcessor {
 impl Processor for BatchProcessor {
     fn start(&self, next: Consumer, cx: &ComponentContext) -> Result<(Consumer, Running), StartError> {
         let mut running = Running::none();
+        let names = self.config.metadata_keys.iter();
         let shared = Arc::new(Shared {
             config: self.config.clone(),
+            durable: next.is_durable(),
             next,
+            names: names
+                .filter_map(|name| name.to_ascii_lowercase().parse().ok())
+                .collect(),
             held: Mutex::default(),
             ready: Notify::new(),
             key: cx.key.clone(),
@@ -60,17 +74,29 @@ fn meters(metrics: &Metrics, cx: &ComponentContext) -> [ProcessorMeter; 3] {
     Signal::ALL.map(|signal| metrics.processor(&cx.id, signal))
 }
 
+/// For each of `metadata_keys` the values that data came with.
+type Key = Vec<Vec<HeaderValue>>;
+
 #[derive(Default)]
 struct Held {
+    groups: HashMap<Key, Group>,
+    bytes: usize,
+}
+
+#[derive(Default)]
+struct Group {
     batches: Vec<Batch>,
     items: usize,
-    bytes: usize,
     since: Option<Instant>,
+    /// The senders, before a queue on disk.
+    waiting: Vec<oneshot::Sender<Result<(), Refusal>>>,
 }
 
 struct Shared {
     config: config::BatchProcessor,
     next: Consumer,
+    durable: bool,
+    names: Vec<HeaderName>,
     held: Mutex<Held>,
     /// Something came, or enough of it.
     ready: Notify,
@@ -88,26 +114,17 @@ impl Consume for Entrance {
             let items = batch.items as u64;
             meter.incoming.inc_by(items);
             if shared.config.timeout.is_zero() {
-                for part in split(batch, shared.config.send_batch_max_size as usize) {
-                    shared.next.send(part).await?;
-                }
+                shared.hand_on(batch).await?;
                 meter.outgoing.inc_by(items);
                 return Ok(());
             }
-            let mut held = shared.held();
-            if held.bytes + batch.bytes() > MAX_HELD && !held.batches.is_empty() {
-                return Err(Refusal::later(format!(
-                    "{} holds {} bytes, its bound",
-                    shared.key, held.bytes
-                )));
-            }
-            held.since.get_or_insert_with(Instant::now);
-            held.items += batch.items;
-            held.bytes += batch.bytes();
-            held.batches.push(batch);
-            drop(held);
+            let hear = shared.hold(batch)?;
             shared.ready.notify_one();
-            Ok(())
+            let stopping = |_| Err(Refusal::later(format!("{} is stopping", shared.key)));
+            match hear {
+                None => Ok(()),
+                Some(hear) => hear.await.unwrap_or_else(stopping),
+            }
         })
     }
 }
@@ -117,24 +134,124 @@ impl Shared {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// When what is held is to go: at once when there is enough, else when the oldest has waited.
+    fn group(&self, batch: &Batch) -> Key {
+        let metadata = batch.context.as_ref().map(|context| &context.metadata);
+        let values = |name| metadata.map_or_else(Vec::new, |all| all.get_all(name).iter().cloned().collect());
+        self.names.iter().map(values).collect()
+    }
+
+    /// Holds a batch; gives what to wait for, if the sender is to wait.
+    fn hold(&self, batch: Batch) -> Result<Option<oneshot::Receiver<Result<(), Refusal>>>, Refusal> {
+        let key = self.group(&batch);
+        let most = match self.config.metadata_cardinality_limit {
+            0 => MAX_GROUPS,
+            limit => limit as usize,
+        };
+        let mut held = self.held();
+        if held.bytes + batch.bytes() > MAX_HELD && held.bytes > 0 {
+            let bytes = held.bytes;
+            return Err(Refusal::later(format!(
+                "{} holds {bytes} bytes, its bound",
+                self.key
+            )));
+        }
+        if !self.names.is_empty() && held.groups.len() >= most && !held.groups.contains_key(&key) {
+            let reason = format!(
+                "{} holds {most} combinations of its metadata_keys, its limit",
+                self.key
+            );
+            return Err(Refusal::later(reason));
+        }
+        held.bytes += batch.bytes();
+        let group = held.groups.entry(key).or_default();
+        group.since.get_or_insert_with(Instant::now);
+        group.items += batch.items;
+        group.batches.push(batch);
+        Ok(self.durable.then(|| {
+            let (told, hear) = oneshot::channel();
+            group.waiting.push(told);
+            hear
+        }))
+    }
+
+    /// When the next group is to go: at once when there is enough of it, else when its oldest has waited.
     fn due(&self) -> Option<Instant> {
-        let held = self.held();
-        let since = held.since?;
+        self.held()
+            .groups
+            .values()
+            .filter_map(|group| self.due_of(group))
+            .min()
+    }
+
+    fn due_of(&self, group: &Group) -> Option<Instant> {
+        let since = group.since?;
         let size = self.config.send_batch_size as usize;
-        match size > 0 && held.items >= size {
+        match size > 0 && group.items >= size {
             true => Some(since),
             false => Some(since + self.config.timeout),
         }
     }
 
-    fn take(&self) -> Option<Batch> {
-        let held = std::mem::take(&mut *self.held());
-        Batch::join(held.batches)
+    /// Takes the groups that are due, or all.
+    fn take(&self, all: bool) -> Vec<(Key, Group)> {
+        let now = Instant::now();
+        let mut held = self.held();
+        let due = |group: &Group| all || self.due_of(group).is_some_and(|due| due <= now);
+        let taken: Vec<_> = held.groups.extract_if(|_, group| due(group)).collect();
+        let bytes = |group: &Group| group.batches.iter().map(Batch::bytes).sum::<usize>();
+        held.bytes -= taken.iter().map(|(_, group)| bytes(group)).sum::<usize>();
+        taken
     }
 
-    async fn flush(&self, stop: &Shutdown) {
-        let Some(batch) = self.take() else { return };
+    async fn flush(&self, all: bool, stop: &Shutdown) {
+        for (key, group) in self.take(all) {
+            let Some(mut batch) = Batch::join(group.batches) else {
+                continue;
+            };
+            if !self.names.is_empty() {
+                batch.context = Some(Arc::new(self.context(&key)));
+            }
+            match self.durable {
+                true => self.flush_durable(batch, group.waiting).await,
+                false => self.flush_held(batch, stop).await,
+            }
+        }
+    }
+
+    fn context(&self, key: &Key) -> Context {
+        let mut metadata = HeaderMap::new();
+        for (name, values) in self.names.iter().zip(key) {
+            values.iter().for_each(|value| {
+                metadata.append(name, value.clone());
+            });
+        }
+        Context {
+            metadata,
+            ..Context::default()
+        }
+    }
+
+    async fn flush_durable(&self, batch: Batch, waiting: Vec<oneshot::Sender<Result<(), Refusal>>>) {
+        let (meter, items) = (&self.meters[batch.signal as usize], batch.items as u64);
+        let told = self.hand_on(batch).await;
+        if told.is_ok() {
+            meter.outgoing.inc_by(items);
+        }
+        for sender in waiting {
+            // Who no longer waits was told nothing and sends again.
+            let _ = sender.send(told.clone());
+        }
+    }
+
+    /// Hands a batch on; what is not taken is its senders' again.
+    async fn hand_on(&self, batch: Batch) -> Result<(), Refusal> {
+        for part in split(batch, self.config.send_batch_max_size as usize) {
+            self.next.send(part).await?;
+        }
+        Ok(())
+    }
+
+    async fn flush_held(&self, batch: Batch, stop: &Shutdown) {
         let meter = &self.meters[batch.signal as usize];
         for part in split(batch, self.config.send_batch_max_size as usize) {
             let items = part.items as u64;
@@ -142,10 +259,11 @@ impl Shared {
                 Ok(()) => meter.outgoing.inc_by(items),
                 Err(refusal) => {
                     meter.dropped.inc_by(items);
+                    let reason = refusal.reason;
                     tracing::error!(
                         component = self.key,
                         items,
-                        reason = refusal.reason,
+                        reason,
                         "dropped: the next component does not take it"
                     );
                     items
@@ -193,7 +311,7 @@ async fn flush_for_ever(shared: Arc<Shared>, stop: Shutdown) {
         let ready = shared.ready.notified();
         match shared.due() {
             Some(due) if due <= Instant::now() => {
-                shared.flush(&stop).await;
+                shared.flush(false, &stop).await;
                 continue;
             }
             Some(due) => tokio::select! {
@@ -208,7 +326,7 @@ async fn flush_for_ever(shared: Arc<Shared>, stop: Shutdown) {
         }
     }
     // Nobody sends any more when this is asked to stop.
-    while shared.held().since.is_some() {
-        shared.flush(&stop).await;
+    while shared.due().is_some() {
+        shared.flush(true, &stop).await;
     }
 }

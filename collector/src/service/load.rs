@@ -3,11 +3,15 @@
 use std::path::PathBuf;
 
 use karez_collector_config::Text;
+use karez_collector_config::common::ClientTls;
 use karez_document::{Document, Origin, Source, watch};
 use karez_lifecycle::volumes;
+use karez_net::Net;
 use tokio::sync::watch::Receiver;
 
 use super::run::RunError;
+use crate::client;
+use crate::tls;
 
 /// One `--config`.
 pub(crate) enum Config {
@@ -19,10 +23,13 @@ pub(crate) enum Config {
     },
     /// A text on the command line or in the environment.
     Fixed(Text),
+    /// A text from a server, fetched again when asked to.
+    Fetched { url: String, net: Net, text: Text },
 }
 
-/// Opens one `--config`: `yaml:…`, `env:NAME`, `kube:NAMESPACE/NAME[#KEY]`, `file:…`, or a path.
-pub(crate) async fn open(config: &str, client: Option<kube::Client>) -> Result<Config, RunError> {
+/// Opens one `--config`: `yaml:…`, `env:NAME`, `kube:NAMESPACE/NAME[#KEY]`, `http://…`,
+/// `https://…`, `file:…`, or a path.
+pub(crate) async fn open(config: &str, client: Option<kube::Client>, net: &Net) -> Result<Config, RunError> {
     if let Some(text) = config.strip_prefix("yaml:") {
         let origin = Origin::file("--config=yaml:");
         return Ok(Config::Fixed(Text {
@@ -41,7 +48,15 @@ pub(crate) async fn open(config: &str, client: Option<kube::Client>) -> Result<C
         }));
     }
     if config.starts_with("http://") || config.starts_with("https://") {
-        return Err(RunError::Scheme(config.to_owned()));
+        let text = fetch(net, config).await.map_err(|reason| RunError::Fetch {
+            url: config.to_owned(),
+            reason,
+        })?;
+        return Ok(Config::Fetched {
+            url: config.to_owned(),
+            net: net.clone(),
+            text: fetched(config, text),
+        });
     }
     let source: Source = config.parse().map_err(RunError::Source)?;
     let (source, file) = match source {
@@ -56,11 +71,44 @@ pub(crate) async fn open(config: &str, client: Option<kube::Client>) -> Result<C
     Ok(Config::Watched { receiver, name, file })
 }
 
+/// Fetches a text; a failure says why.
+async fn fetch(net: &Net, url: &str) -> Result<String, String> {
+    let url = url.parse().map_err(|error| format!("no URL: {error}"))?;
+    let tls = tls::client(&ClientTls::default(), &[b"http/1.1"], "tls").map_err(|error| error.to_string())?;
+    let bytes = client::fetch(net, &url, &tls)
+        .await
+        .map_err(|error| error.to_string())?;
+    String::from_utf8(bytes.into()).map_err(|_| "the text is not UTF-8".to_owned())
+}
+
+fn fetched(url: &str, text: String) -> Text {
+    Text {
+        text,
+        origin: Origin::file(url),
+        inline: false,
+    }
+}
+
 impl Config {
+    /// Fetches anew what comes from a server; on a failure the text of before stays.
+    pub(crate) async fn refresh(&mut self) {
+        let Config::Fetched { url, net, text } = self else {
+            return;
+        };
+        match fetch(net, url).await {
+            Ok(new) => *text = fetched(url, new),
+            Err(reason) => tracing::error!(
+                url,
+                reason,
+                "the configuration cannot be fetched; the last one is used"
+            ),
+        }
+    }
+
     /// The text as it is now, if it is there.
     pub(crate) fn text(&mut self) -> Option<Text> {
         match self {
-            Config::Fixed(text) => Some(text.clone()),
+            Config::Fixed(text) | Config::Fetched { text, .. } => Some(text.clone()),
             Config::Watched { receiver, name, file } => {
                 let document = receiver.borrow_and_update().clone()?;
                 let mut origin = document.origin;

@@ -8,7 +8,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::batch::Batch;
 use crate::component::{BatchName, Refusal};
-use crate::ledger::Account;
+use crate::ledger::{Account, Fate, Reason, Settlement};
 
 /// However a queue is measured, it never holds more than this.
 const MAX_BYTES: usize = 256 << 20;
@@ -20,6 +20,31 @@ pub(super) struct Waiting {
     pub(super) account: Arc<Account>,
     /// Told what became of it, where the sender waits for that.
     pub(super) done: Option<oneshot::Sender<Result<(), Refusal>>>,
+    /// Whether it is in its account, as queued.
+    pub(super) counted: bool,
+}
+
+impl Waiting {
+    /// It has found its end.
+    pub(super) fn settle(mut self, settlement: &Settlement, told: &Result<(), Refusal>) {
+        self.counted = false;
+        self.account.settle(settlement);
+        if let Some(done) = self.done.take() {
+            // A sender that no longer waits has been told nothing, and so will send again.
+            let _ = done.send(told.clone());
+        }
+    }
+}
+
+impl Drop for Waiting {
+    /// A stop ended what held it.
+    fn drop(&mut self) {
+        if self.counted {
+            let items = u32::try_from(self.batch.items).unwrap_or(u32::MAX);
+            self.account
+                .settle(&Settlement::of(items, Fate::Dropped(Reason::Stopped)));
+        }
+    }
 }
 
 /// The queue.
@@ -49,7 +74,7 @@ impl MemoryQueue {
         &self,
         key: &str,
         config: &QueueConfig,
-        waiting: Waiting,
+        mut waiting: Waiting,
         taken: impl Fn(&Waiting),
     ) -> Result<(), Refusal> {
         let weight = weight(config.sizer, &waiting.batch);
@@ -65,6 +90,8 @@ impl MemoryQueue {
                 if fits && small {
                     state.size += weight;
                     state.bytes += waiting.batch.bytes();
+                    waiting.account.accept(waiting.batch.items as u64);
+                    waiting.counted = true;
                     taken(&waiting);
                     state.waiting.push_back(waiting);
                     break;

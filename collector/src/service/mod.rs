@@ -1,6 +1,7 @@
 //! The collector as a whole: document → graph of pipelines → run, reload, drain.
 
 mod backoff;
+mod components;
 mod graph;
 mod island;
 mod load;
@@ -8,8 +9,11 @@ mod memory;
 mod queue;
 mod reload;
 mod run;
+mod status;
 mod store;
 mod telemetry;
 
+pub use components::components;
 pub use reload::Service;
 pub use run::{CollectorOptions, RunError, run, validate};
+pub use status::{Status, StatusError, status};

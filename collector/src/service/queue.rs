@@ -144,12 +144,7 @@ impl Queued {
                 .shared
                 .queue()
                 .map_or_else(Default::default, |queue| queue.sizer);
-            while let Some(waiting) = memory.take(sizer, |_| true) {
-                let items = u32::try_from(waiting.batch.items).unwrap_or(u32::MAX);
-                waiting
-                    .account
-                    .settle(&Settlement::of(items, Fate::Dropped(Reason::Stopped)));
-            }
+            while memory.take(sizer, |_| true).is_some() {}
         }
         // The tasks have ended: nobody else holds it, but for entrances that are gone with their pipelines.
         if let Some(Store::Durable(durable)) = &self.shared.store {
@@ -217,9 +212,9 @@ impl Entrance {
             name: shared.name(),
             account: self.account.account.clone(),
             done: queue.wait_for_result.then_some(sender),
+            counted: false,
         };
         let taken = |waiting: &Waiting| {
-            waiting.account.accept(waiting.batch.items as u64);
             shared.under_way(&waiting.batch, 1);
             meter.queue_size.inc();
         };

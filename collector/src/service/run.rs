@@ -11,6 +11,9 @@ use karez_net::Net;
 use super::load::{self, Config};
 use super::reload::Service;
 
+/// The longest text that a `${file:…}` stands for.
+const MAX_VALUE: u64 = 1 << 20;
+
 /// What the command line says.
 #[derive(Clone)]
 pub struct CollectorOptions {
@@ -46,9 +49,14 @@ pub enum RunError {
     /// A variable that is not set.
     #[error("--config=env:{0}: the environment has no such variable")]
     NoVariable(String),
-    /// A scheme that is not supported.
-    #[error("--config: `{0}` cannot be read: configurations are not fetched over HTTP; save it as a file")]
-    Scheme(String),
+    /// A server does not give it.
+    #[error("--config: {url} cannot be fetched: {reason}")]
+    Fetch {
+        /// From where.
+        url: String,
+        /// Why.
+        reason: String,
+    },
     /// The document is wrong.
     #[error("the configuration has errors:\n{}", lines(.0))]
     Document(Vec<Diagnosis>),
@@ -88,7 +96,12 @@ pub async fn run(options: CollectorOptions, shutdown: Shutdown) -> Result<(), Ru
     loop {
         tokio::select! {
             () = any_change(&mut configs) => {}
-            Some(()) = hung_up(&mut hangup) => tracing::info!("asked to read the configuration again"),
+            Some(()) = hung_up(&mut hangup) => {
+                tracing::info!("asked to read the configuration again");
+                for config in &mut configs {
+                    config.refresh().await;
+                }
+            }
             () = shutdown.triggered() => break,
         }
         reload(&mut service, &mut configs, &options).await;
@@ -107,7 +120,7 @@ async fn hung_up(signal: &mut Option<tokio::signal::unix::Signal>) -> Option<()>
 async fn open(options: &CollectorOptions) -> Result<Vec<Config>, RunError> {
     let mut configs = Vec::new();
     for config in &options.configs {
-        configs.push(load::open(config, options.client.clone()).await?);
+        configs.push(load::open(config, options.client.clone(), &options.net).await?);
     }
     Ok(configs)
 }
@@ -151,7 +164,7 @@ async fn any_change(configs: &mut [Config]) {
 }
 
 fn checked(texts: &[Text], options: &CollectorOptions) -> (Option<CollectorConfig>, Vec<Diagnosis>) {
-    let (mut config, diagnoses) = check_all(texts, &options.sets, &|name| std::env::var(name).ok());
+    let (mut config, diagnoses) = check_all(texts, &options.sets, &resolve);
     if let (Some(config), Some(address)) = (&mut config, &options.metrics_addr) {
         let address = if address.contains(':') {
             address.clone()
@@ -161,6 +174,19 @@ fn checked(texts: &[Text], options: &CollectorOptions) -> (Option<CollectorConfi
         config.telemetry.metrics = vec![address];
     }
     (config, diagnoses)
+}
+
+/// A variable, or the text of a file (`file:PATH`), for references inside of values.
+fn resolve(name: &str) -> Option<String> {
+    let Some(path) = name.strip_prefix("file:") else {
+        return std::env::var(name).ok();
+    };
+    let path = karez_lifecycle::volumes::locate(std::path::Path::new(path));
+    let size = std::fs::metadata(&path).ok()?.len();
+    // A value is short; a device or a pipe has no size and is not read either.
+    (1..=MAX_VALUE)
+        .contains(&size)
+        .then(|| std::fs::read_to_string(&path).ok())?
 }
 
 fn report(diagnoses: &[Diagnosis]) {

@@ -115,11 +115,7 @@ impl Store {
                 let items = parts.iter().map(|part| part.batch.items as u32);
                 let settlements = spread(items.collect::<Vec<_>>().into_iter(), fates);
                 for (part, settlement) in parts.into_iter().zip(settlements) {
-                    part.account.settle(&settlement);
-                    if let Some(done) = part.done {
-                        // A sender that no longer waits has been told nothing, and so will send again.
-                        let _ = done.send(told.clone());
-                    }
+                    part.settle(&settlement, told);
                 }
             }
             (From::Durable(delivery), Store::Durable(durable)) => durable.settle(&delivery, fates),

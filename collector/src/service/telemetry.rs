@@ -1,4 +1,4 @@
-//! `/metrics`, where the document says.
+//! `/metrics` and `/status`, where the document says.
 
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::graph::Surroundings;
 use crate::component::Running;
+use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::server::Server;
 
@@ -39,6 +40,8 @@ impl MetricsServer {
         for endpoint in endpoints {
             let metrics = around.metrics.clone();
             let router = axum::Router::new().route("/metrics", get(move || show(metrics.clone())));
+            let ledger = around.metrics.ledger();
+            let router = router.route("/status", get(move || status(ledger.clone())));
             let server = Server {
                 endpoint,
                 default_endpoint: "",
@@ -65,6 +68,10 @@ impl MetricsServer {
             running.stop(deadline).await;
         }
     }
+}
+
+async fn status(ledger: Arc<Ledger>) -> Response {
+    axum::Json(super::status::Status::of(&ledger)).into_response()
 }
 
 async fn show(metrics: Arc<Metrics>) -> Response {

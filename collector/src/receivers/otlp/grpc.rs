@@ -14,8 +14,8 @@ use tonic::Status;
 use tonic::codec::CompressionEncoding;
 use tonic::server::{Grpc, UnaryService};
 
-use super::{Failure, take};
-use crate::component::Consumers;
+use super::{Failure, Taking, take};
+use crate::batch_name;
 use crate::rpc::{BytesCodec, refusal_status};
 use crate::server::{context, grpc_router};
 
@@ -29,15 +29,15 @@ pub(crate) fn method(signal: Signal) -> &'static str {
 }
 
 /// The services of the signals that are carried.
-pub(super) fn router(consumers: &Consumers, server: &GrpcServer) -> axum::Router {
+pub(super) fn router(taking: &Taking, server: &GrpcServer) -> axum::Router {
     let (max_message, keep_headers) = (server.max_message(), server.include_metadata);
     let mut router = grpc_router();
     for signal in Signal::ALL
         .into_iter()
-        .filter(|signal| consumers.of(*signal, "grpc").is_some())
+        .filter(|signal| taking.consumers.of(*signal, "grpc").is_some())
     {
         let export = Export {
-            consumers: consumers.clone(),
+            taking: taking.clone(),
             signal,
             keep_headers,
         };
@@ -57,7 +57,7 @@ async fn handle(export: Export, max_message: usize, request: Request) -> Result<
 
 #[derive(Clone)]
 struct Export {
-    consumers: Consumers,
+    taking: Taking,
     signal: Signal,
     keep_headers: bool,
 }
@@ -68,15 +68,16 @@ impl UnaryService<Bytes> for Export {
 
     fn call(&mut self, request: tonic::Request<Bytes>) -> Self::Future {
         let Export {
-            consumers,
+            taking,
             signal,
             keep_headers,
         } = self.clone();
         Box::pin(async move {
+            let name = batch_name::of(request.metadata().as_ref());
             let (metadata, extensions, payload) = request.into_parts();
             let headers = keep_headers.then(|| metadata.into_headers());
             let context = context(&extensions, headers.as_ref());
-            match take(&consumers, signal, "grpc", payload, context).await {
+            match take(&taking, signal, "grpc", payload, context, name).await {
                 // An empty message: everything was taken.
                 Ok(()) => Ok(tonic::Response::new(Bytes::new())),
                 Err(Failure::Malformed(error)) => Err(Status::invalid_argument(format!("not OTLP: {error}"))),

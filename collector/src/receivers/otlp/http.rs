@@ -16,14 +16,14 @@ use prost::Message;
 use tonic::Code;
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 
-use super::{Failure, take};
-use crate::component::Consumers;
+use super::{Failure, Taking, take};
+use crate::batch_name;
 use crate::json;
 use crate::rpc::RpcStatus;
 use crate::server::context;
 
 /// The routes of the signals that are carried.
-pub(super) fn router(consumers: &Consumers, http: &OtlpHttpServer) -> axum::Router {
+pub(super) fn router(taking: &Taking, http: &OtlpHttpServer) -> axum::Router {
     let (max_body, keep_headers) = (http.server.max_body(), http.server.include_metadata);
     let paths = &http.paths;
     let mut router = axum::Router::new();
@@ -36,13 +36,14 @@ pub(super) fn router(consumers: &Consumers, http: &OtlpHttpServer) -> axum::Rout
     for (signal, path) in routes {
         let path = format!("/{}", path.trim_start_matches('/'));
         // A path with braces would be a pattern; one that stands twice has its first meaning.
-        if consumers.of(signal, "http").is_none() || path.contains(['{', '}']) || taken.contains(&path) {
+        if taking.consumers.of(signal, "http").is_none() || path.contains(['{', '}']) || taken.contains(&path)
+        {
             continue;
         }
-        let consumers = consumers.clone();
+        let taking = taking.clone();
         let handle = move |request: Request| {
-            let consumers = consumers.clone();
-            async move { handle(&consumers, signal, max_body, keep_headers, request).await }
+            let taking = taking.clone();
+            async move { handle(&taking, signal, max_body, keep_headers, request).await }
         };
         router = router.route(&path, any(handle));
         taken.push(path);
@@ -142,7 +143,7 @@ impl Encoding {
 }
 
 async fn handle(
-    consumers: &Consumers,
+    taking: &Taking,
     signal: Signal,
     max_body: usize,
     keep_headers: bool,
@@ -158,11 +159,12 @@ async fn handle(
     };
     let headers = keep_headers.then_some(request.headers());
     let context = context(request.extensions(), headers);
+    let name = batch_name::of(request.headers());
     let payload = match read(request, max_body, signal, encoding).await {
         Ok(payload) => payload,
         Err((status, message)) => return failed(encoding, status, Code::InvalidArgument, message),
     };
-    match take(consumers, signal, "http", payload, context).await {
+    match take(taking, signal, "http", payload, context, name).await {
         Ok(()) => taken(encoding),
         Err(Failure::Malformed(error)) => failed(
             encoding,

@@ -16,7 +16,8 @@ use karez_collector_config::receivers as config;
 use std::sync::Arc;
 
 use crate::batch::{Batch, Context};
-use crate::component::{ComponentContext, Consumers, Receiver, Refusal, Running, StartError};
+use crate::batch_name::{Known, Seen};
+use crate::component::{BatchName, ComponentContext, Consumers, Receiver, Refusal, Running, StartError};
 use crate::server::Server;
 use crate::wire::Malformed;
 
@@ -40,13 +41,17 @@ impl Receiver for OtlpReceiver {
     ) -> BoxFuture<'a, Result<Running, StartError>> {
         Box::pin(async move {
             let mut running = Running::none();
+            let consumers = &Taking {
+                consumers,
+                seen: Arc::default(),
+            };
             if let Some(grpc) = &self.config.grpc {
                 let server = Server::grpc(grpc, "localhost:4317", "protocols.grpc");
-                running.join(server.serve(grpc::router(&consumers, grpc), cx).await?);
+                running.join(server.serve(grpc::router(consumers, grpc), cx).await?);
             }
             if let Some(http) = &self.config.http {
                 let server = Server::http(&http.server, "localhost:4318", "protocols.http");
-                running.join(server.serve(http::router(&consumers, http), cx).await?);
+                running.join(server.serve(http::router(consumers, http), cx).await?);
             }
             Ok(running)
         })
@@ -61,23 +66,53 @@ enum Failure {
     NoPipeline(Signal),
 }
 
-/// Scans a payload and hands it on.
+/// Where batches go, and which are known.
+#[derive(Clone)]
+struct Taking {
+    consumers: Consumers,
+    seen: Arc<Seen>,
+}
+
+/// Scans a payload and hands it on, unless its name says that this was done.
 async fn take(
-    consumers: &Consumers,
+    taking: &Taking,
     signal: Signal,
     transport: &'static str,
     payload: Bytes,
     context: Arc<Context>,
+    name: Option<BatchName>,
 ) -> Result<(), Failure> {
-    let consumer = consumers
+    let consumer = taking
+        .consumers
         .of(signal, transport)
         .ok_or(Failure::NoPipeline(signal))?;
     let batch = Batch::scan(signal, payload).map_err(Failure::Malformed)?;
     if batch.items == 0 {
         return Ok(());
     }
-    consumer
-        .send(batch.with_context(context))
-        .await
-        .map_err(Failure::Refused)
+    let batch = batch.with_context(context);
+    let Some(name) = name else {
+        return consumer.send(batch).await.map_err(Failure::Refused);
+    };
+    let under_way = match taking.seen.look(name) {
+        Known::New(under_way) => under_way,
+        Known::Taken => {
+            tracing::debug!(receiver = %taking.consumers.receiver, items = batch.items, "came twice");
+            return Ok(());
+        }
+        Known::UnderWay => {
+            let refusal = Refusal::later("the same batch is being taken");
+            return Err(Failure::Refused(refusal));
+        }
+    };
+    // Also when the client leaves meanwhile: it will send again, and what was taken is then known.
+    let sending = tokio::spawn(async move {
+        let sent = consumer.send(batch).await;
+        if sent.is_ok() {
+            under_way.taken();
+        }
+        sent
+    });
+    let stopping = |_| Err(Refusal::later("the collector is stopping"));
+    sending.await.unwrap_or_else(stopping).map_err(Failure::Refused)
 }
