@@ -14,6 +14,7 @@
 mod authority;
 mod claim;
 mod facts;
+mod fronted;
 mod inspect;
 mod request;
 mod scope;
@@ -27,6 +28,7 @@ pub use claim::{
     version_may_redeem,
 };
 pub use facts::{CertificateFacts, FactsError, TokenUri, key_matches, signed_by, still_valid};
+pub use fronted::fronted_client_config;
 pub use inspect::{TokenReport, Validity, inspect};
 pub use request::{CertificateRequest, NewKey, REQUEST_LIMIT, RequestError, request_digest};
 pub use scope::{

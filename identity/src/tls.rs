@@ -108,7 +108,7 @@ impl TlsMaterial {
         })
     }
 
-    fn roots(&self) -> Result<Arc<RootCertStore>, TlsError> {
+    pub(crate) fn roots(&self) -> Result<Arc<RootCertStore>, TlsError> {
         roots(&self.ca)
     }
 }

@@ -54,6 +54,11 @@ fn outgoing(state: &State, name: &str, dial: &DialState) -> Option<LinkStatus> {
         error: dial.error.clone(),
         since: dial.since.to_string(),
         token: dial.token.clone(),
+        transport: state
+            .live
+            .values()
+            .rfind(|link| link.direction == Direction::Outgoing && link.name == name)
+            .map(|link| link.transport().as_str().to_owned()),
     })
 }
 
@@ -70,6 +75,7 @@ fn accepted(link: &LiveLink) -> LinkStatus {
         error: None,
         since: link.since.to_string(),
         token: Some(link.name.clone()),
+        transport: Some(link.transport().as_str().to_owned()),
     }
 }
 

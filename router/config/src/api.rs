@@ -122,6 +122,9 @@ pub struct LinkStatus {
     pub since: String,
     /// The token that admitted it (incoming) or that it uses (outgoing).
     pub token: Option<String>,
+    /// What carries it while it is active: `quic` or `tls`.
+    #[serde(default)]
+    pub transport: Option<String>,
 }
 
 /// The site at the other end of a link.

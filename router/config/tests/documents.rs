@@ -128,6 +128,7 @@ fn the_status_keeps_its_spelling() {
             error: Some("certificate expired".into()),
             since: "2026-01-01T00:00:00Z".into(),
             token: None,
+            transport: None,
         }],
         ..api::Status::default()
     };

@@ -1,4 +1,4 @@
-//! Where peers link to us: a UDP port, a handshake, an admission, a session.
+//! Where peers link to us: a port, UDP and TCP alike, a handshake, an admission, a session.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -6,16 +6,19 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use karez_identity::{CertificateFacts, TlsMaterial};
-use karez_router_config::AcceptConfig;
 use karez_router_config::api::Direction;
+use karez_router_config::{AcceptConfig, Transport};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::failure::{CloseCode, Failure, close};
-use super::session::{Side, TOKEN_REVOKED, greet};
-use super::transport::Connection;
-use super::transport::quic::{QuicIncoming, QuicListener, QuicSettings};
+use super::session::{Session, Side, TOKEN_REVOKED, greet};
+use super::transport::listener::{Incoming, Listener};
+use super::transport::quic::{QuicListener, QuicSettings};
+use super::transport::tls::TlsListener;
+use super::transport::{Connection, ConnectionError};
 use crate::listener::{BIND_AGAIN, endpoint};
 use crate::metrics::Fault;
 use crate::profiles::{Profile, usable};
@@ -46,11 +49,19 @@ pub(crate) async fn accept(shared: Arc<Shared>, mut accept: Accept, stop: Cancel
         () = stop.cancelled() => Vec::new(),
     };
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    let (links, closing) = (TaskTracker::new(), CancellationToken::new());
     let running: Vec<_> = endpoints
         .iter()
         .map(|endpoint| {
-            let (shared, endpoint, handshakes) = (shared.clone(), endpoint.clone(), handshakes.clone());
-            tokio::spawn(take(shared, endpoint, accept.config.clone(), handshakes))
+            let port = Taking {
+                shared: shared.clone(),
+                listener: endpoint.clone(),
+                config: accept.config.clone(),
+                handshakes: handshakes.clone(),
+                links: links.clone(),
+                closing: closing.clone(),
+            };
+            tokio::spawn(port.take())
         })
         .collect();
     if !endpoints.is_empty() {
@@ -59,38 +70,35 @@ pub(crate) async fn accept(shared: Arc<Shared>, mut accept: Accept, stop: Cancel
             () = follow_profile(&mut accept, &endpoints) => {}
         }
     }
-    let stops = shared.shutdown.is_triggered();
-    let why = if stops {
-        "the router stops"
-    } else {
-        "the port was closed there"
-    };
+    for task in running {
+        task.abort();
+        // Aborted on purpose; what it held is let go of now.
+        let _ = task.await;
+    }
+    closing.cancel();
+    links.close();
+    // Bounded, so that no link holds the others up.
+    let _ = timeout(Duration::from_millis(500), links.wait()).await;
     for endpoint in &endpoints {
-        endpoint.close(CloseCode::Leaving.number(), why);
+        endpoint.close(CloseCode::Leaving.number(), why(&shared));
     }
     for endpoint in &endpoints {
         // Bounded, so that a peer that does not hear the farewell holds nothing up.
         let _ = timeout(Duration::from_millis(500), endpoint.wait_idle()).await;
     }
-    for task in running {
-        task.abort();
-    }
     shared.change(|all| all.accepts.remove(&accept.name));
 }
 
 /// Binds the port on every address it is wanted on, as soon as the profile is there.
-async fn open(shared: &Shared, accept: &mut Accept) -> Vec<QuicListener> {
+async fn open(shared: &Shared, accept: &mut Accept) -> Vec<Listener> {
     let mut said = None;
     loop {
         let profile = usable(&mut accept.profile).await;
         let error = match &profile {
             Profile::Waiting(reason) => format!("TLS profile \"{}\": {reason}", accept.config.tls),
-            Profile::Ready(material) => match bind(shared, &accept.config, material) {
+            Profile::Ready(material) => match bind(shared, &accept.config, material).await {
                 Ok(endpoints) => {
-                    let addresses = endpoints
-                        .iter()
-                        .filter_map(|endpoint| endpoint.local_address().ok())
-                        .collect();
+                    let addresses = addresses(&endpoints);
                     tracing::info!(accept = accept.name, ?addresses, "accepting links");
                     shared.change(|all| {
                         all.accepts.insert(
@@ -125,20 +133,95 @@ async fn open(shared: &Shared, accept: &mut Accept) -> Vec<QuicListener> {
     }
 }
 
-fn bind(shared: &Shared, config: &AcceptConfig, material: &TlsMaterial) -> Result<Vec<QuicListener>, String> {
+/// Where links are accepted, each address once.
+fn addresses(listeners: &[Listener]) -> Vec<SocketAddr> {
+    let mut addresses = Vec::new();
+    for address in listeners
+        .iter()
+        .filter_map(|listener| listener.local_address().ok())
+    {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    addresses
+}
+
+/// Why links end when we stop taking them.
+fn why(shared: &Shared) -> &'static str {
+    if shared.shutdown.is_triggered() {
+        "the router stops"
+    } else {
+        "the port was closed there"
+    }
+}
+
+/// Binds UDP, and TCP on the same number.
+async fn bind(
+    shared: &Shared,
+    config: &AcceptConfig,
+    material: &TlsMaterial,
+) -> Result<Vec<Listener>, String> {
+    let mut listeners = Vec::new();
+    let mut port = config.port;
+    if config.transport != Transport::Tls {
+        listeners = bind_quic(shared, config, material)?;
+        port = addresses(&listeners).first().map_or(port, SocketAddr::port);
+    }
+    if config.transport != Transport::Quic {
+        listeners.extend(bind_tls(shared, config, port, material).await?);
+    }
+    Ok(listeners)
+}
+
+async fn bind_tls(
+    shared: &Shared,
+    config: &AcceptConfig,
+    port: u16,
+    material: &TlsMaterial,
+) -> Result<Vec<Listener>, String> {
+    let wanted = endpoint(&config.host, port);
+    let bound = shared
+        .net
+        .listen_tcp(&wanted)
+        .await
+        .map_err(|error| error.to_string())?;
+    let mut sockets = bound.into_listeners();
+    let local: Vec<SocketAddr> = sockets
+        .iter()
+        .filter_map(|socket| socket.local_addr().ok())
+        .collect();
+    if let Some(external) = external(shared, &local) {
+        let port = local.first().map_or(port, SocketAddr::port);
+        let outside = shared.net.listen_tcp_at(SocketAddr::new(external, port)).await;
+        sockets.extend(outside.map_err(|error| error.to_string())?.into_listeners());
+    }
+    let made = sockets
+        .into_iter()
+        .map(|socket| TlsListener::new(socket, material).map(Listener::Tls));
+    made.collect::<Result<_, _>>()
+        .map_err(|error| format!("{wanted}: {error}"))
+}
+
+/// On the local cluster peers come to the site's own address, not to the Pod's: it, unless it is bound already.
+fn external(shared: &Shared, bound: &[SocketAddr]) -> Option<IpAddr> {
+    let (pod, external) = (shared.net.pod_address()?, shared.net.external_address()?);
+    let taken = |address: &SocketAddr| address.ip() == external || address.ip().is_unspecified();
+    (external != pod && !bound.iter().any(taken)).then_some(external)
+}
+
+fn bind_quic(
+    shared: &Shared,
+    config: &AcceptConfig,
+    material: &TlsMaterial,
+) -> Result<Vec<Listener>, String> {
     let wanted = endpoint(&config.host, config.port);
     let mut sockets = shared.net.bind_udp(&wanted).map_err(|error| error.to_string())?;
     let bound: Vec<SocketAddr> = sockets
         .iter()
         .filter_map(|socket| socket.local_addr().ok())
         .collect();
-    // On the local cluster peers come to the site's own address, not to the Pod's.
-    if let (Some(pod), Some(external)) = (shared.net.pod_address(), shared.net.external_address())
-        && external != pod
-        && !bound
-            .iter()
-            .any(|address| address.ip() == external || address.ip().is_unspecified())
-    {
+    if let Some(external) = external(shared, &bound) {
         let port = bound.first().map_or(config.port, SocketAddr::port);
         let outside = shared.net.bind_udp_at(SocketAddr::new(external, port));
         sockets.push(outside.map_err(|error| error.to_string())?);
@@ -148,13 +231,13 @@ fn bind(shared: &Shared, config: &AcceptConfig, material: &TlsMaterial) -> Resul
     };
     let made = sockets
         .into_iter()
-        .map(|socket| QuicListener::new(socket, material, settings));
+        .map(|socket| QuicListener::new(socket, material, settings).map(Listener::Quic));
     made.collect::<Result<_, _>>()
         .map_err(|error| format!("{wanted}: {error}"))
 }
 
 /// Takes over a renewed credential for handshakes to come; links that are up stay.
-async fn follow_profile(accept: &mut Accept, endpoints: &[QuicListener]) {
+async fn follow_profile(accept: &mut Accept, endpoints: &[Listener]) {
     while accept.profile.changed().await.is_ok() {
         let Profile::Ready(material) = accept.profile.borrow_and_update().clone() else {
             continue;
@@ -188,58 +271,98 @@ impl Refusals {
     }
 }
 
-async fn take(shared: Arc<Shared>, endpoint: QuicListener, config: AcceptConfig, handshakes: Arc<Semaphore>) {
-    let refusals = Arc::new(Refusals::default());
-    loop {
-        let Ok(slot) = handshakes.clone().acquire_owned().await else {
-            return;
-        };
-        let Some(incoming) = endpoint.accept().await else {
-            return;
-        };
-        if shared.shutdown.is_triggered() {
-            incoming.refuse();
-            continue;
-        }
-        // Under load a peer has to show first that its address is its own.
-        let busy = handshakes.available_permits() < HANDSHAKES / 2;
-        let Some(incoming) = (if busy {
-            incoming.challenge()
-        } else {
-            Some(incoming)
-        }) else {
-            continue;
-        };
-        let (shared, config, refusals) = (shared.clone(), config.clone(), refusals.clone());
-        tokio::spawn(async move {
-            let remote = incoming.remote_address();
-            let session = match meet(&shared, incoming, &config).await {
-                Ok(session) => session,
-                Err(failure) => {
-                    shared.metrics.fault(Fault::PeerRefused);
-                    if refusals.is_news(remote.ip(), &failure.text) {
-                        tracing::warn!(%remote, reason = failure.text, "a peer was not admitted");
-                    }
-                    return;
-                }
+/// A port that takes links.
+struct Taking {
+    shared: Arc<Shared>,
+    listener: Listener,
+    config: AcceptConfig,
+    handshakes: Arc<Semaphore>,
+    /// The links' tasks.
+    links: TaskTracker,
+    /// Ends them.
+    closing: CancellationToken,
+}
+
+impl Taking {
+    async fn take(self) {
+        let port = Arc::new((self, Refusals::default()));
+        let taking = &port.0;
+        loop {
+            let Ok(slot) = taking.handshakes.clone().acquire_owned().await else {
+                return;
             };
-            drop(slot);
-            let (name, peer) = (session.link.name.clone(), session.link.peer.name.clone());
-            tracing::info!(link = name, peer, %remote, "a peer has linked");
-            let failure = session.run(&shared).await;
-            tracing::info!(link = name, peer, %remote, reason = failure.text, "a peer's link has ended");
-        });
+            let Some(incoming) = taking.listener.accept().await else {
+                return;
+            };
+            if taking.shared.shutdown.is_triggered() {
+                incoming.refuse();
+                continue;
+            }
+            // Under load a peer has to show first that its address is its own.
+            let busy = taking.handshakes.available_permits() < HANDSHAKES / 2;
+            let Some(incoming) = (if busy {
+                incoming.challenge()
+            } else {
+                Some(incoming)
+            }) else {
+                continue;
+            };
+            let port = port.clone();
+            taking.links.spawn(async move {
+                let (taking, refusals) = &*port;
+                let remote = incoming.remote_address();
+                let met = tokio::select! {
+                    met = meet(&taking.shared, incoming, &taking.config) => met,
+                    () = taking.closing.cancelled() => return,
+                };
+                match met {
+                    Ok(Some(session)) => {
+                        drop(slot);
+                        taking.carry(session).await;
+                    }
+                    Ok(None) => {}
+                    Err(failure) => taking.refused(refusals, remote, &failure),
+                }
+            });
+        }
+    }
+
+    fn refused(&self, refusals: &Refusals, remote: SocketAddr, failure: &Failure) {
+        self.shared.metrics.fault(Fault::PeerRefused);
+        if refusals.is_news(remote.ip(), &failure.text) {
+            tracing::warn!(%remote, reason = failure.text, "a peer was not admitted");
+        }
+    }
+
+    /// Runs a link until it ends, or the port is closed.
+    async fn carry(&self, session: Session) {
+        let link = session.link.clone();
+        let (name, peer, remote) = (&link.name, &link.peer.name, link.remote);
+        let transport = link.transport().as_str();
+        tracing::info!(link = name, peer, %remote, transport, "a peer has linked");
+        let failure = tokio::select! {
+            failure = session.run(&self.shared) => failure,
+            () = self.closing.cancelled() => {
+                self.shared.link_down(link.id);
+                link.close(CloseCode::Leaving, why(&self.shared));
+                Failure::down("closed here")
+            }
+        };
+        tracing::info!(link = name, peer, %remote, reason = failure.text, "a peer's link has ended");
     }
 }
 
-/// Handshake, admission, hello.
+/// Handshake, admission, hello. `None`: no link of its own, or the peer did without.
 async fn meet(
     shared: &Shared,
-    incoming: QuicIncoming,
+    incoming: Incoming,
     config: &AcceptConfig,
-) -> Result<super::session::Session, Failure> {
+) -> Result<Option<Session>, Failure> {
     let connected = timeout(HANDSHAKE_LIMIT, incoming.handshake()).await;
-    let connection = connected.map_err(|_| Failure::down("the handshake took too long"))??;
+    let connected = connected.map_err(|_| Failure::down("the handshake took too long"))??;
+    let Some(connection) = connected else {
+        return Ok(None);
+    };
     let peer = match admit(shared, &connection) {
         Ok(peer) => peer,
         Err(reason) => {
@@ -248,14 +371,27 @@ async fn meet(
         }
     };
     let side = Side {
-        connection,
+        connection: connection.clone(),
         direction: Direction::Incoming,
         role: config.role,
         name: peer.token,
         cost: 1,
         admitted_by: Some((peer.serial, peer.fingerprint)),
     };
-    greet(shared, side).await
+    match greet(shared, side).await {
+        Ok(session) => Ok(Some(session)),
+        // Of several that a peer tries at once it keeps one.
+        Err(_) if has_left(&connection) => Ok(None),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Whether the peer closed without a complaint.
+fn has_left(connection: &Connection) -> bool {
+    matches!(
+        connection.close_reason(),
+        Some(ConnectionError::Closed { code: 0, .. })
+    )
 }
 
 /// A peer whose certificate chains to our authority and is on the document's list; only [`admit`] makes one.

@@ -1,33 +1,48 @@
-//! Links that we make: dial, run, and dial again with jittered back-off, for as long as the document has them.
+//! Links that we make: reach the peer, run, and reach it again, for as long as the document has them; and move them
+//! to another transport where that does better.
+//!
+//! ```text
+//!  reach.rs ──▶ the first connection ──▶ session ──▶ up ──▶ it ended: reach again
+//!                                                    │
+//!  prefer.rs ──▶ another transport ──▶ session ──────┘ up as well: new connections go there,
+//!                                                      the old one ends when what it carries has
+//! ```
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use karez_identity::TlsMaterial;
-use karez_router_config::LinkConfig;
 use karez_router_config::api::{Direction, LinkState};
+use karez_router_config::{LinkConfig, Role, Transport};
 use rand::Rng;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
-use super::failure::{CloseCode, Failure, close};
-use super::session::{Side, greet};
-use super::transport::{Connection, quic};
+use super::failure::{CloseCode, Failure};
+use super::live::LiveLink;
+use super::prefer::Preference;
+use super::reach::Reach;
+use super::session::{Session, Side, greet};
+use super::transport::{Connection, TransportKind};
 use crate::metrics::Fault;
 use crate::profiles::{Profile, usable};
 use crate::shared::{DialState, Shared};
 
-/// An attempt that takes longer starts afresh.
-const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
-/// The first wait; it doubles.
-const FIRST_WAIT: Duration = Duration::from_millis(200);
-/// The longest wait for a peer that is not reachable.
+/// The first wait after a link ended; it doubles.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+/// The longest wait for a peer whose links do not last.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// The longest wait for a peer that refuses: trying again alone will hardly help.
 const LONGEST_WAIT_REFUSED: Duration = Duration::from_secs(15);
 /// A link that lived this long starts again without waiting.
 const STABLE: Duration = Duration::from_secs(5);
+/// Another transport comes up in this time, or is left for later.
+const MOVE_LIMIT: Duration = Duration::from_secs(5);
+/// How often a transport that the link has left is looked at.
+const LEFT: Duration = Duration::from_secs(1);
 
 /// What a link needs.
 pub(crate) struct Dial {
@@ -48,15 +63,15 @@ pub(crate) async fn dial(shared: Arc<Shared>, mut dial: Dial, stop: Cancellation
         since: jiff::Timestamp::now(),
     };
     shared.change(|all| all.dialled.insert(dial.name.clone(), state));
+    let mut preference = Preferred::new();
     let mut wait = Duration::ZERO;
     while !stop.is_cancelled() && !shared.shutdown.is_triggered() {
         let started = Instant::now();
-        let failure = attempt(&shared, &mut dial, &stop).await;
+        let failure = attempt(&shared, &mut dial, &mut preference, &stop).await;
         if stop.is_cancelled() || shared.shutdown.is_triggered() {
             break;
         }
-        let news = shared.set_dialled(&dial.name, failure.state, Some(failure.text.clone()), None);
-        report(&shared, &dial, &failure, news);
+        report(&shared, &dial, &failure);
         wait = next_wait(wait, started.elapsed(), failure.state);
         let mut profile = dial.profile.clone();
         profile.mark_unchanged();
@@ -81,12 +96,13 @@ fn next_wait(last: Duration, lived: Duration, state: LinkState) -> Duration {
     };
     match lived {
         _ if last.is_zero() => FIRST_WAIT,
-        lived if lived > STABLE + HANDSHAKE_LIMIT => FIRST_WAIT,
+        lived if lived > STABLE => FIRST_WAIT,
         _ => (last * 2).min(longest),
     }
 }
 
-fn report(shared: &Shared, dial: &Dial, failure: &Failure, news: bool) {
+fn report(shared: &Shared, dial: &Dial, failure: &Failure) {
+    let news = shared.set_dialled(&dial.name, failure.state, Some(failure.text.clone()), None);
     let (link, host, port) = (&dial.name, &dial.config.host, dial.config.port);
     let refused = failure.state == LinkState::Refused;
     shared.metrics.fault(if refused {
@@ -107,7 +123,12 @@ fn report(shared: &Shared, dial: &Dial, failure: &Failure, news: bool) {
 }
 
 /// One attempt, and if it succeeds the whole life of the link. Always ends in a failure of some kind.
-async fn attempt(shared: &Arc<Shared>, dial: &mut Dial, stop: &CancellationToken) -> Failure {
+async fn attempt(
+    shared: &Arc<Shared>,
+    dial: &mut Dial,
+    preference: &mut Preferred,
+    stop: &CancellationToken,
+) -> Failure {
     let profile = tokio::select! {
         profile = usable(&mut dial.profile) => profile,
         () = stop.cancelled() => return Failure::down("removed"),
@@ -127,85 +148,220 @@ async fn attempt(shared: &Arc<Shared>, dial: &mut Dial, stop: &CancellationToken
     if shared.read(|all| all.dialled.get(&dial.name).is_some_and(|old| old.token != token)) {
         shared.change(|all| all.dialled.get_mut(&dial.name).map(|old| old.token = token));
     }
+    let reach = Arc::new(Reach {
+        shared: shared.clone(),
+        config: dial.config.clone(),
+        material,
+    });
+    let mut renewed = dial.profile.clone();
+    renewed.mark_unchanged();
+    let told = |failure: &Failure| report(shared, dial, failure);
     let connection = tokio::select! {
-        connected = connect(shared, &dial.config, &material) => match connected {
+        connected = reach.first(told) => match connected {
             Ok(connection) => connection,
             Err(failure) => return failure,
         },
         () = stop.cancelled() => return Failure::down("removed"),
         () = shared.shutdown.triggered() => return Failure::down("the router stops"),
+        Ok(()) = renewed.changed() => return Failure::down("dialling anew with another credential"),
     };
-    let side = Side {
-        connection: connection.clone(),
-        direction: Direction::Outgoing,
-        role: dial.config.role,
-        name: dial.name.clone(),
-        cost: *dial.cost.borrow(),
-        admitted_by: None,
-    };
-    let session = match greet(shared, side).await {
+    let session = match greet(shared, LinkSide::of(dial).with(connection)).await {
         Ok(session) => session,
         Err(failure) => return failure,
     };
-    let peer = session.link.peer.clone();
-    tracing::info!(link = dial.name, peer = peer.name, remote = %connection.remote_address(), "link is active");
-    shared.set_dialled(&dial.name, LinkState::Active, None, Some(peer));
-    let link = session.link.clone();
-    let costs = follow_cost(shared, link.id, dial.cost.clone(), &link.cost);
-    tokio::select! {
-        failure = session.run(shared) => failure,
-        () = stop.cancelled() => {
-            shared.link_down(link.id);
-            let why = if shared.shutdown.is_triggered() { "the router stops" } else { "the link was removed there" };
-            close(&connection, CloseCode::Leaving, why);
-            Failure::down("removed")
+    keep(shared, dial, &reach, session, preference, stop).await
+}
+
+/// What the document says of a link, for its sessions.
+struct LinkSide {
+    role: Role,
+    name: String,
+    cost: u32,
+}
+
+impl LinkSide {
+    fn of(dial: &Dial) -> Self {
+        Self {
+            role: dial.config.role,
+            name: dial.name.clone(),
+            cost: *dial.cost.borrow(),
         }
-        () = costs => Failure::down("removed"),
+    }
+
+    fn with(self, connection: Connection) -> Side {
+        Side {
+            connection,
+            direction: Direction::Outgoing,
+            role: self.role,
+            name: self.name,
+            cost: self.cost,
+            admitted_by: None,
+        }
     }
 }
 
-async fn follow_cost(
-    shared: &Shared,
-    link: karez_topology::LinkId,
-    mut cost: watch::Receiver<u32>,
-    current: &std::sync::atomic::AtomicU32,
-) {
-    while cost.changed().await.is_ok() {
-        let cost = *cost.borrow_and_update();
-        current.store(cost, std::sync::atomic::Ordering::Relaxed);
-        shared.event(karez_topology::Event::LinkCost { link, cost });
-    }
-    // The document no longer has the link; whoever removed it also says stop.
-    std::future::pending().await
+/// A session that comes up beside the one there is.
+type Coming = AbortOnDropHandle<Result<Session, Failure>>;
+
+/// A link on one transport, running.
+struct Up {
+    link: Arc<LiveLink>,
+    running: JoinHandle<Failure>,
 }
 
-/// Tries each address of the peer.
-async fn connect(
-    shared: &Shared,
-    config: &LinkConfig,
-    material: &TlsMaterial,
-) -> Result<Connection, Failure> {
-    let resolved = shared.net.resolve(&config.host, config.port).await;
-    let addresses = resolved.map_err(|error| Failure::down(error.to_string()))?;
-    let mut last = Failure::down(format!("{} has no address", config.host));
-    for address in addresses {
-        let endpoint = shared.client_endpoints.towards(address);
-        let endpoint =
-            endpoint.map_err(|error| Failure::down(format!("cannot open a UDP socket: {error}")))?;
-        let settings = quic::QuicSettings {
-            congestion: config.congestion,
+impl Up {
+    fn start(shared: &Arc<Shared>, dial: &Dial, session: Session) -> Self {
+        let link = session.link.clone();
+        let (peer, remote) = (link.peer.clone(), link.remote);
+        let transport = link.transport().as_str();
+        tracing::info!(link = dial.name, peer = peer.name, %remote, transport, "link is active");
+        shared.set_dialled(&dial.name, LinkState::Active, None, Some(peer));
+        let running = tokio::spawn({
+            let shared = shared.clone();
+            async move { session.run(&shared).await }
+        });
+        Self { link, running }
+    }
+
+    /// Closes it at once.
+    fn close(&self, shared: &Shared) {
+        shared.link_down(self.link.id);
+        let stops = shared.shutdown.is_triggered();
+        let why = if stops {
+            "the router stops"
+        } else {
+            "the link was removed there"
         };
-        let dialled = quic::dial(&endpoint, material, address, settings);
-        last = match timeout(HANDSHAKE_LIMIT, dialled).await {
-            Ok(Ok(connection)) => return Ok(connection),
-            Ok(Err(failure)) => failure,
-            Err(_) => Failure::down(format!(
-                "no answer from {address} (UDP): no router listens there, or UDP is blocked on the way"
-            )),
+        self.link.close(CloseCode::Leaving, why);
+    }
+
+    /// Takes no new connections; closes it once those that it carries have ended.
+    async fn leave(mut self, shared: Arc<Shared>, stop: CancellationToken) {
+        shared.link_down(self.link.id);
+        let idle = async {
+            loop {
+                sleep(LEFT).await;
+                if self.link.is_idle() {
+                    break;
+                }
+            }
         };
-        if last.state == LinkState::Refused {
-            break;
+        tokio::select! {
+            _ = &mut self.running => return,
+            () = idle => {}
+            () = stop.cancelled() => {}
+        }
+        self.link
+            .close(CloseCode::Leaving, "the link has moved to another transport");
+    }
+}
+
+/// What a link does while it is up; ends with it.
+async fn keep(
+    shared: &Arc<Shared>,
+    dial: &mut Dial,
+    reach: &Arc<Reach>,
+    session: Session,
+    preference: &mut Preferred,
+    stop: &CancellationToken,
+) -> Failure {
+    let mut up = Up::start(shared, dial, session);
+    preference.up(up.link.transport());
+    let moves = dial.config.transport == Transport::Auto;
+    let mut other: Option<Coming> = None;
+    loop {
+        tokio::select! {
+            ended = &mut up.running => {
+                return ended.unwrap_or_else(|error| Failure::down(format!("the link's task failed: {error}")));
+            }
+            () = stop.cancelled() => {
+                up.close(shared);
+                return Failure::down("removed");
+            }
+            Ok(()) = dial.cost.changed() => follow_cost(shared, &up.link, *dial.cost.borrow_and_update()),
+            () = sleep_until(preference.due()), if moves && other.is_none() => {
+                if let Some(kind) = preference.look(&up.link) {
+                    let side = LinkSide::of(dial);
+                    other = Some(AbortOnDropHandle::new(tokio::spawn(come_up(reach.clone(), kind, side))));
+                }
+            }
+            tried = joined(&mut other) => {
+                other = None;
+                match tried {
+                    Ok(session) => {
+                        preference.moved(&session.link);
+                        let left = std::mem::replace(&mut up, Up::start(shared, dial, session));
+                        tokio::spawn(left.leave(shared.clone(), stop.clone()));
+                    }
+                    Err(failure) => {
+                        preference.failed();
+                        let reason = failure.text;
+                        tracing::debug!(link = dial.name, reason, "the other transport does not come up");
+                    }
+                }
+            }
         }
     }
-    Err(last)
+}
+
+/// A session over another transport.
+async fn come_up(reach: Arc<Reach>, kind: TransportKind, side: LinkSide) -> Result<Session, Failure> {
+    let attempted = timeout(MOVE_LIMIT, async {
+        let connection = reach.over(kind).await?;
+        greet(&reach.shared, side.with(connection)).await
+    });
+    let late = |_| Err(Failure::down("it takes too long"));
+    attempted.await.unwrap_or_else(late)
+}
+
+/// What came of it; waits forever while nothing is coming up.
+async fn joined(coming: &mut Option<Coming>) -> Result<Session, Failure> {
+    match coming {
+        Some(coming) => coming
+            .await
+            .unwrap_or_else(|error| Err(Failure::down(error.to_string()))),
+        None => std::future::pending().await,
+    }
+}
+
+fn follow_cost(shared: &Shared, link: &LiveLink, cost: u32) {
+    link.cost.store(cost, Ordering::Relaxed);
+    shared.event(karez_topology::Event::LinkCost { link: link.id, cost });
+}
+
+/// The preference, by the clock.
+struct Preferred {
+    core: Preference,
+    start: Instant,
+}
+
+impl Preferred {
+    fn new() -> Self {
+        Self {
+            core: Preference::new(),
+            start: Instant::now(),
+        }
+    }
+
+    fn up(&mut self, on: TransportKind) {
+        self.core.up(self.start.elapsed(), on);
+    }
+
+    fn due(&self) -> Instant {
+        let due = self.start.checked_add(self.core.due());
+        due.unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400))
+    }
+
+    fn look(&mut self, link: &LiveLink) -> Option<TransportKind> {
+        self.core.look(self.start.elapsed(), link.statistics())
+    }
+
+    fn moved(&mut self, link: &LiveLink) {
+        self.core
+            .moved(self.start.elapsed(), link.transport(), link.statistics());
+    }
+
+    fn failed(&mut self) {
+        self.core.failed(self.start.elapsed());
+    }
 }

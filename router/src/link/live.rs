@@ -1,7 +1,8 @@
 //! A link that is up, as the rest of the router sees it.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
@@ -14,7 +15,7 @@ use crate::saturation::Saturation;
 use crate::udp::Exchange;
 
 use super::failure::{CloseCode, close};
-use super::transport::{Connection, ConnectionError, Stream};
+use super::transport::{Connection, ConnectionError, Statistics, Stream, TransportKind};
 
 /// A link that is up.
 pub(crate) struct LiveLink {
@@ -36,6 +37,8 @@ pub(crate) struct LiveLink {
     pub(crate) connection: Connection,
     /// Connections that it carries for us.
     pub(crate) open: AtomicU64,
+    /// Connections that it carries for the peer.
+    pub(crate) serving: AtomicU64,
     /// What the peer said of addresses whose targets are busy.
     pub(crate) saturation: Saturation,
     /// Sessions of UDP whose datagrams may go beside their streams, on `connection`.
@@ -57,8 +60,32 @@ impl LiveLink {
         self.connection.close_reason().is_some()
     }
 
+    /// What carries it.
+    pub(crate) fn transport(&self) -> TransportKind {
+        self.connection.kind()
+    }
+
+    /// How what carries it does.
+    pub(crate) fn statistics(&self) -> Statistics {
+        self.connection.statistics()
+    }
+
+    /// Whether it carries nothing.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.open.load(Ordering::Relaxed) == 0 && self.serving.load(Ordering::Relaxed) == 0
+    }
+
     /// Closes it for both sides; what it carries is reset.
     pub(crate) fn close(&self, code: CloseCode, reason: &str) {
         close(&self.connection, code, reason);
+    }
+}
+
+/// A link, counted as serving the peer.
+pub(crate) struct Serving(pub(crate) Arc<LiveLink>);
+
+impl AsRef<AtomicU64> for Serving {
+    fn as_ref(&self) -> &AtomicU64 {
+        &self.0.serving
     }
 }

@@ -6,6 +6,8 @@
 //!  accept.rs  document's port ──▶ a connection ─┘              data streams ◀──▶ connector.rs
 //!  transport/ connections and streams, whatever carries them
 //!  stream.rs  a client's connection ──▶ a data stream at the peer
+//!  reach.rs    a peer's addresses ──▶ the first connection that is up, over whichever transport
+//!  prefer.rs   how a transport does ──▶ which other one to try
 //!  failure.rs a failed connection ──▶ what to say about it, and to whom
 //! ```
 
@@ -13,6 +15,8 @@ mod accept;
 mod dial;
 mod failure;
 mod live;
+mod prefer;
+mod reach;
 mod session;
 mod stream;
 // Statistics and datagrams are there for the services that come to use them.

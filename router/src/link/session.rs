@@ -186,6 +186,7 @@ fn session(shared: &Shared, side: Side, send: SendStream, receive: RecvStream, p
         admitted_by: side.admitted_by,
         connection: side.connection,
         open: AtomicU64::new(0),
+        serving: AtomicU64::new(0),
         saturation: Saturation::default(),
         exchange: Exchange::default(),
         filter: ArcSwap::from_pointee(Filter::default()),

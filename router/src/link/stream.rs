@@ -6,9 +6,10 @@ use std::time::Duration;
 use karez_topology::{Address, Arrival};
 use tokio::time::timeout;
 
-use super::live::LiveLink;
+use super::live::{LiveLink, Serving};
 use super::transport::{ConnectionError, RESET_CODE, RecvStream, SendStream, Stream};
 use crate::carry::carry;
+use crate::connector::Counted;
 use crate::metrics::{Ending, Fault};
 use crate::record::{Client, ConnectionRecord};
 use crate::shared::Shared;
@@ -99,6 +100,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, link: Arc<LiveLink>, stream: Stre
         mut send,
         mut receive,
     } = stream;
+    let _serving = Counted::new(Serving(link.clone()));
     let header = timeout(HEADER_LIMIT, read_open(&mut receive)).await;
     let checked = header.map(|header| {
         let header = header?;

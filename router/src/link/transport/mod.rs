@@ -16,10 +16,10 @@
 //! A stream that is dropped is reset or stopped, unless it ended before.
 
 mod error;
+pub(crate) mod listener;
 pub(crate) mod proxy;
 pub(crate) mod quic;
 pub(crate) mod route;
-#[allow(dead_code, unused_imports)] // Dialled and accepted once transports are raced.
 pub(crate) mod tls;
 
 use std::net::SocketAddr;

@@ -30,15 +30,22 @@ pub(crate) type Redial =
 #[derive(Clone, Debug)]
 pub(crate) struct TlsDialler {
     config: Arc<ClientConfig>,
+    /// The server name that is sent.
+    name: ServerName<'static>,
 }
 
 impl TlsDialler {
-    /// Prepares a profile.
-    pub(crate) fn new(profile: &TlsMaterial) -> Result<Self, TlsError> {
-        let mut config = karez_identity::client_config(profile, &[ALPN])?;
+    /// Prepares a profile; an ingress may want another server name than a link's certificate has.
+    pub(crate) fn new(profile: &TlsMaterial, sent: Option<&str>) -> Result<Self, TlsError> {
+        let mut config = match sent {
+            None => karez_identity::client_config(profile, &[ALPN])?,
+            Some(_) => karez_identity::fronted_client_config(profile, &[ALPN])?,
+        };
+        let name = ServerName::try_from(sent.unwrap_or(LINK_SERVER_NAME).to_owned());
         config.enable_secret_extraction = true;
         Ok(Self {
             config: Arc::new(config),
+            name: name.map_err(|error| TlsError::Authority(error.to_string()))?,
         })
     }
 
@@ -89,8 +96,7 @@ impl TlsDialler {
 
     async fn secure(&self, socket: TcpStream, size: Size) -> Result<Greeter, ConnectionError> {
         prepare(&socket);
-        let name = ServerName::try_from(LINK_SERVER_NAME).map_err(|_| ConnectionError::Version)?;
-        let secured = handshake::client(socket, self.config.clone(), name).await?;
+        let secured = handshake::client(socket, self.config.clone(), self.name.clone()).await?;
         Greeter::new(secured, size)
     }
 }

@@ -60,7 +60,7 @@ async fn pair() -> Pair {
     let listener = listen(&site).await;
     let address = listener.local_address().expect("bound");
     let redial: Redial = Arc::new(move || Box::pin(TcpStream::connect(address)));
-    let dialler = TlsDialler::new(&site.material("edge", Usage::Client)).expect("usable");
+    let dialler = TlsDialler::new(&site.material("edge", Usage::Client), None).expect("usable");
     let dial = async {
         let socket = TcpStream::connect(address).await.expect("it listens");
         dialler
@@ -457,7 +457,7 @@ async fn broken(garbage: bool) -> (ConnectionError, ConnectionError) {
     let listener = listen(&site).await;
     let (tell, when) = tokio::sync::oneshot::channel();
     let address = between(listener.clone(), garbage, when).await;
-    let dialler = TlsDialler::new(&site.material("edge", Usage::Client)).expect("usable");
+    let dialler = TlsDialler::new(&site.material("edge", Usage::Client), None).expect("usable");
     let dial = async {
         let socket = TcpStream::connect(address).await.expect("it listens");
         dialler.connect(socket, None).await.expect("they know each other")
@@ -495,7 +495,7 @@ async fn refused(ours: &Site, theirs: &Site, name: &str) -> (ConnectionError, Co
     if name == LINK_SERVER_NAME {
         mine.ca = theirs.material("x", Usage::Client).ca;
     }
-    let dialler = TlsDialler::new(&mine).expect("usable");
+    let dialler = TlsDialler::new(&mine, None).expect("usable");
     let dial = async {
         let socket = TcpStream::connect(address).await.expect("it listens");
         dialler.connect(socket, None).await.map(drop)

@@ -1,0 +1,266 @@
+//! Reaching a peer: over each transport that the link may use, at each of its addresses; the first that is up wins.
+//!
+//! ```text
+//!  a round    0 ms  QUIC, first address ──┐
+//!           250 ms  TLS, or as soon as    ├─▶ the first connection
+//!                   QUIC failed ──────────┤
+//!           500 ms  QUIC, next address … ─┘
+//!  the next round a second later, beside what is still under way
+//! ```
+//!
+//! Rounds overlap because a handshake that began while the network was gone waits longer and longer between its
+//! packets: a fresh one is through at once when the network is back.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use karez_identity::TlsMaterial;
+use karez_router_config::api::LinkState;
+use karez_router_config::{LinkConfig, Transport};
+use rand::Rng;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::failure::Failure;
+use super::transport::proxy::Proxy;
+use super::transport::route::TcpRoute;
+use super::transport::tls::{Redial, TlsDialler};
+use super::transport::{Connection, TransportKind, quic};
+use crate::shared::Shared;
+
+/// What comes first has this long before the next is tried as well.
+const HEAD_START: Duration = Duration::from_millis(250);
+/// An attempt that takes longer is given up.
+const LIMIT: Duration = Duration::from_secs(5);
+/// A new round begins this long after the last one.
+const AGAIN: Duration = Duration::from_secs(1);
+/// After a round that failed at once, the next begins this long after, then later and later.
+const SOON: Duration = Duration::from_millis(100);
+/// Rounds that are under way at once.
+const ROUNDS: usize = 5;
+
+/// What it takes to reach a peer.
+pub(crate) struct Reach {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) config: LinkConfig,
+    pub(crate) material: TlsMaterial,
+}
+
+/// One thing to try.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Quic(SocketAddr),
+    Tls,
+}
+
+impl Reach {
+    /// Tries until a connection is up, or the peer refuses us; each round that failed is told.
+    pub(crate) async fn first(self: &Arc<Self>, told: impl Fn(&Failure)) -> Result<Connection, Failure> {
+        let mut rounds: JoinSet<Result<Connection, Failure>> = JoinSet::new();
+        let mut soon = SOON;
+        let mut next = Instant::now();
+        loop {
+            tokio::select! {
+                Some(ended) = rounds.join_next() => match ended {
+                    Ok(Ok(connection)) => return Ok(connection),
+                    Ok(Err(failure)) if failure.state == LinkState::Refused => return Err(failure),
+                    Ok(Err(failure)) => {
+                        told(&failure);
+                        next = next.min(Instant::now() + jittered(soon));
+                        soon = (soon * 2).min(AGAIN);
+                    }
+                    Err(error) => tracing::error!(%error, "an attempt to link ended badly"),
+                },
+                () = sleep_until(next), if rounds.len() < ROUNDS => {
+                    rounds.spawn(self.clone().round());
+                    next = Instant::now() + jittered(AGAIN);
+                }
+            }
+        }
+    }
+
+    /// One attempt over one transport.
+    pub(crate) async fn over(&self, kind: TransportKind) -> Result<Connection, Failure> {
+        let mut last = Failure::down(format!("{} has no address", self.config.host));
+        for way in self.ways().await? {
+            if way.kind() == kind {
+                match self.attempt(way).await {
+                    Ok(connection) => return Ok(connection),
+                    Err(failure) => last = failure,
+                }
+            }
+        }
+        Err(last)
+    }
+
+    /// Everything once, each a little after the one before.
+    async fn round(self: Arc<Self>) -> Result<Connection, Failure> {
+        let mut waiting = self.ways().await?;
+        let mut running = JoinSet::new();
+        let mut failures = Vec::new();
+        loop {
+            if let Some(way) = waiting.pop_front() {
+                let reach = self.clone();
+                running.spawn(async move { (way, reach.attempt(way).await) });
+            } else if running.is_empty() {
+                return Err(together(failures));
+            }
+            tokio::select! {
+                Some(ended) = running.join_next() => match ended {
+                    Ok((_, Ok(connection))) => return Ok(connection),
+                    Ok((way, Err(failure))) => failures.push((way.kind(), failure)),
+                    Err(error) => tracing::error!(%error, "an attempt to link ended badly"),
+                },
+                () = sleep(HEAD_START), if !waiting.is_empty() => {}
+            }
+        }
+    }
+
+    /// What there is to try, in this order.
+    async fn ways(&self) -> Result<VecDeque<Way>, Failure> {
+        let choice = self.config.transport;
+        let mut ways = VecDeque::new();
+        let mut unknown = None;
+        if choice != Transport::Tls {
+            match self.shared.net.resolve(&self.config.host, self.config.port).await {
+                Ok(addresses) => ways.extend(addresses.into_iter().map(Way::Quic)),
+                Err(error) => unknown = Some(Failure::down(error.to_string())),
+            }
+        }
+        if choice != Transport::Quic {
+            // A proxy may know a name that we do not.
+            ways.insert(ways.len().min(1), Way::Tls);
+        }
+        match unknown {
+            Some(failure) if ways.is_empty() => Err(failure),
+            _ => Ok(ways),
+        }
+    }
+
+    async fn attempt(&self, way: Way) -> Result<Connection, Failure> {
+        let (attempted, late) = match way {
+            Way::Quic(address) => (
+                timeout(LIMIT, self.quic(address)).await,
+                format!(
+                    "no answer from {address} (UDP): no router listens there, or UDP is blocked on the way"
+                ),
+            ),
+            Way::Tls => (
+                timeout(LIMIT, self.tls()).await,
+                format!("no answer from {}:{} (TCP)", self.config.host, self.config.port),
+            ),
+        };
+        attempted.unwrap_or_else(|_| Err(Failure::down(late)))
+    }
+
+    async fn quic(&self, address: SocketAddr) -> Result<Connection, Failure> {
+        let endpoint = self.shared.client_endpoints.towards(address);
+        let endpoint =
+            endpoint.map_err(|error| Failure::down(format!("cannot open a UDP socket: {error}")))?;
+        let settings = quic::QuicSettings {
+            congestion: self.config.congestion,
+        };
+        quic::dial(&endpoint, &self.material, address, settings)
+            .await
+            .map_err(|failure| self.named(failure))
+    }
+
+    async fn tls(&self) -> Result<Connection, Failure> {
+        let (host, port) = (self.config.host.clone(), self.config.port);
+        let variable = |name: &str| std::env::var(name).ok();
+        let proxy = Proxy::choose(&self.config.proxy, &host, port, variable);
+        let route = TcpRoute {
+            net: self.shared.net.clone(),
+            host,
+            port,
+            proxy: proxy.map_err(|error| Failure::down(error.to_string()))?,
+        };
+        let dialler = TlsDialler::new(&self.material, self.config.server_name.as_deref());
+        let dialler = dialler.map_err(|error| self.named(Failure::refused(error.to_string())))?;
+        let socket = route.connect().await;
+        let socket = socket.map_err(|error| Failure::down(error.to_string()))?;
+        let redial: Redial = Arc::new(move || {
+            let route = route.clone();
+            Box::pin(async move { Ok(route.connect().await?) })
+        });
+        Ok(dialler.connect(socket, Some(redial)).await?)
+    }
+
+    fn named(&self, failure: Failure) -> Failure {
+        match failure.state {
+            LinkState::Refused if !failure.text.contains("peer") => {
+                Failure::refused(format!("TLS profile \"{}\": {}", self.config.tls, failure.text))
+            }
+            _ => failure,
+        }
+    }
+}
+
+impl Way {
+    fn kind(self) -> TransportKind {
+        match self {
+            Self::Quic(_) => TransportKind::Quic,
+            Self::Tls => TransportKind::Tls,
+        }
+    }
+}
+
+/// One failure of many: refused only when nothing else could have helped.
+fn together(mut failures: Vec<(TransportKind, Failure)>) -> Failure {
+    // QUIC's first: it is what a link is meant to be on.
+    failures.sort_by_key(|(kind, _)| *kind);
+    let refused = failures
+        .iter()
+        .all(|(_, failure)| failure.state == LinkState::Refused);
+    let several = failures
+        .iter()
+        .any(|(kind, _)| Some(*kind) != failures.first().map(|first| first.0));
+    let mut texts: Vec<String> = Vec::new();
+    for (kind, failure) in &failures {
+        if texts.iter().any(|text| text.ends_with(&failure.text)) {
+            continue;
+        }
+        texts.push(if several {
+            format!("over {}: {}", kind.as_str(), failure.text)
+        } else {
+            failure.text.clone()
+        });
+    }
+    match (failures.is_empty(), refused) {
+        (true, _) => Failure::down("no way to try"),
+        (false, true) => Failure::refused(failures.swap_remove(0).1.text),
+        (false, false) => Failure::down(texts.join("; ")),
+    }
+}
+
+/// So that peers that lost the same network do not come back in step.
+fn jittered(wait: Duration) -> Duration {
+    wait.mul_f64(rand::rng().random_range(0.75..1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_refuses_only_when_every_transport_says_so() {
+        let (quic, tls) = (TransportKind::Quic, TransportKind::Tls);
+        let both = together(vec![
+            (tls, Failure::refused("no")),
+            (quic, Failure::refused("not you")),
+        ]);
+        assert_eq!(both, Failure::refused("not you"));
+        let mixed = together(vec![
+            (tls, Failure::refused("no")),
+            (quic, Failure::down("silent")),
+        ]);
+        assert_eq!(mixed, Failure::down("over quic: silent; over tls: no"));
+        let alone = together(vec![
+            (quic, Failure::down("silent")),
+            (quic, Failure::down("silent")),
+        ]);
+        assert_eq!(alone, Failure::down("silent"));
+    }
+}
