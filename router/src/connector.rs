@@ -12,11 +12,13 @@ use std::time::Duration;
 use karez_net::Net;
 use karez_router_config::{ConnectorConfig, Protocol};
 use karez_topology::Load;
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Fault;
+use crate::proxy_protocol::{Ends, encode};
 use crate::shared::Shared;
 
 /// A target that could not be dialled is probed after this, then ever more rarely.
@@ -80,8 +82,19 @@ impl Connector {
     }
 
     /// Dials it. When that fails it is set aside, and probed until it can be reached.
-    pub(crate) async fn dial(self: &Arc<Self>, shared: &Arc<Shared>) -> Result<Socket, String> {
-        let result = self.connect(shared).await;
+    ///
+    /// A target that wants to know is told whose connection it is.
+    pub(crate) async fn dial(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        ends: Option<Ends>,
+    ) -> Result<Socket, String> {
+        let mut result = self.connect(shared).await;
+        if let (Ok(Socket::Tcp(stream)), Some(version)) = (&mut result, self.config.send_proxy_protocol)
+            && let Err(error) = stream.write_all(&encode(version, ends)).await
+        {
+            result = Err(format!("it did not take the PROXY header: {error}"));
+        }
         self.note(shared, result.as_ref().err());
         if result.is_err() {
             shared.metrics.fault(Fault::TargetDown);

@@ -12,7 +12,9 @@
 //!
 //! Every bad document leaves what runs running, and is reported in the log, the status and the metrics.
 
+mod access;
 mod buffer;
+mod caller;
 mod carry;
 mod connector;
 #[doc(hidden)]
@@ -21,12 +23,15 @@ mod link;
 mod listener;
 mod local_api;
 mod metrics;
+mod observe;
 mod profiles;
+pub mod proxy_protocol;
 mod record;
 mod reload;
 mod saturation;
 mod shared;
 mod status;
+mod trace;
 mod udp;
 mod way;
 mod wire;
@@ -45,6 +50,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use metrics::{Metrics, Way};
+use observe::Observer;
 use profiles::Secrets;
 use reload::Running;
 use shared::Shared;
@@ -117,6 +123,7 @@ impl Router {
         metrics.register(&mut registry);
         let readiness = Readiness::new();
         let shared = Arc::new(Shared::new(options.net, metrics, shutdown));
+        registry.register_collector(Box::new(Observer(Arc::downgrade(&shared))));
         let secrets = Secrets {
             client: options.client,
             namespace,

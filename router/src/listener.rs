@@ -12,9 +12,11 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::caller::Caller;
 use crate::carry::{carry, reset};
 use crate::connector::{Counted, Opens};
 use crate::metrics::{Ending, Fault};
+use crate::proxy_protocol::{self, Ends};
 use crate::record::{Client, ConnectionRecord};
 use crate::shared::{BoundState, ListenerState, Shared};
 use crate::way::{self, Origin};
@@ -86,8 +88,9 @@ async fn run(
             Ok((client, from)) => {
                 let (shared, address) = (shared.clone(), address.clone());
                 let counted = Counted::new(Opens(opens.clone()));
+                let trusts = config.accept_proxy_protocol;
                 shared.clone().carried.spawn(async move {
-                    serve(&shared, client, from, address).await;
+                    serve(&shared, client, from, address, trusts).await;
                     drop((counted, slot, own));
                 });
             }
@@ -160,9 +163,30 @@ pub(crate) fn endpoint(host: &str, port: u16) -> String {
 }
 
 /// Sends one client on its way.
-async fn serve(shared: &Arc<Shared>, client: TcpStream, from: SocketAddr, address: Address) {
-    let mut record = ConnectionRecord::new(&shared.metrics, Client::Socket(from), address.clone());
-    match way::find(shared, &address, &Origin::Client).await {
+async fn serve(
+    shared: &Arc<Shared>,
+    mut client: TcpStream,
+    from: SocketAddr,
+    address: Address,
+    trusts_header: bool,
+) {
+    let mut ends = client.local_addr().ok().map(|destination| Ends {
+        source: from,
+        destination,
+    });
+    if trusts_header {
+        match proxy_protocol::accept(&mut client).await {
+            Ok(said) => ends = said.or(ends),
+            Err(error) => {
+                shared.metrics.fault(Fault::ProxyHeader);
+                tracing::debug!(%address, %from, %error, "a connection without a usable PROXY header");
+                return reset(client);
+            }
+        }
+    }
+    let caller = Caller::here(ends);
+    let mut record = ConnectionRecord::new(shared, Client::Socket(from), address.clone(), caller);
+    match way::find(shared, &address, &Origin::Client, &caller).await {
         Ok(way) => {
             record.set_route(way.route);
             if let Some(end) = way.far.end() {

@@ -51,6 +51,8 @@ pub(crate) enum Fault {
     PeerDown,
     /// A peer broke the protocol.
     Protocol,
+    /// A connection did not begin with the PROXY header that its listener expects.
+    ProxyHeader,
     /// A target could not be dialled.
     TargetDown,
     /// A socket could not be bound.
@@ -133,6 +135,12 @@ pub(crate) struct Metrics {
     /// Documents that were not acceptable.
     pub(crate) document_errors: Counter,
     expiry: Family<ProfileLabels, Gauge>,
+    /// Changes of the ways to addresses.
+    pub(crate) route_changes: Counter,
+    /// When the last of them was, seconds since 1970.
+    pub(crate) route_changed: Gauge,
+    /// Records that the access log had no room for.
+    pub(crate) access_skipped: Counter,
     /// Sessions of UDP open now.
     pub(crate) udp_sessions: Gauge,
     /// Sessions of UDP that ended for a newer one.
@@ -172,6 +180,10 @@ impl Metrics {
         );
         let help = "When a TLS profile's certificate ends, seconds since 1970";
         registry.register("certificate_expiry_timestamp_seconds", help, self.expiry.clone());
+        let help = "Changes of the ways to addresses";
+        registry.register("route_changes", help, self.route_changes.clone());
+        let help = "Records of the access log that were left out, as there were too many in a second";
+        registry.register("access_log_skipped", help, self.access_skipped.clone());
         self.register_udp(registry);
     }
 

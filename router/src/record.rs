@@ -8,7 +8,10 @@ use std::time::Instant;
 use karez_topology::Address;
 use prometheus_client::metrics::counter::Counter;
 
+use crate::access::{AccessLog, Verdict};
+use crate::caller::Caller;
 use crate::metrics::{Ending, Metrics, Way};
+use crate::shared::Shared;
 
 /// Where a carried connection came from.
 #[derive(Clone, Debug)]
@@ -57,6 +60,8 @@ impl Meter {
 /// What is known about a connection; dropping it writes it.
 pub(crate) struct ConnectionRecord {
     metrics: Metrics,
+    access: Arc<AccessLog>,
+    caller: Caller,
     client: Client,
     address: Address,
     route: String,
@@ -71,10 +76,13 @@ pub(crate) struct ConnectionRecord {
 
 impl ConnectionRecord {
     /// Begins a connection's record.
-    pub(crate) fn new(metrics: &Metrics, client: Client, address: Address) -> Self {
+    pub(crate) fn new(shared: &Shared, client: Client, address: Address, caller: Caller) -> Self {
+        let metrics = &shared.metrics;
         metrics.open.inc();
         Self {
             metrics: metrics.clone(),
+            access: shared.access.clone(),
+            caller,
             client,
             address,
             route: String::new(),
@@ -98,17 +106,51 @@ impl ConnectionRecord {
     }
 }
 
+impl ConnectionRecord {
+    /// Writes it to the access log.
+    fn write(&self) {
+        let protocol = if self.address.is_udp() { "udp" } else { "tcp" };
+        let ends = self.caller.ends;
+        tracing::info!(
+            target: "access",
+            client = ends.map(|ends| tracing::field::display(ends.source)),
+            from = %self.client,
+            address = %format_args!("{}:{}", self.address.service(), self.address.port),
+            protocol,
+            route = self.route,
+            sent = self.sent.read(),
+            received = self.received.read(),
+            milliseconds = self.milliseconds(),
+            ending = ?self.ending,
+            error = self.error,
+            traceparent = %self.caller.trace,
+            "connection"
+        );
+    }
+
+    fn milliseconds(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
 impl Drop for ConnectionRecord {
     fn drop(&mut self) {
         self.metrics.open.dec();
         self.metrics.ended(self.ending);
+        match self.access.admit() {
+            Verdict::Off => {}
+            Verdict::Write => return self.write(),
+            Verdict::Skip => {
+                self.metrics.access_skipped.inc();
+            }
+        }
         tracing::debug!(
             client = %self.client,
             address = %self.address,
             route = self.route,
             sent = self.sent.read(),
             received = self.received.read(),
-            milliseconds = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            milliseconds = self.milliseconds(),
             ending = ?self.ending,
             error = self.error,
             "connection ended"

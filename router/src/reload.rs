@@ -91,6 +91,7 @@ impl Running {
     pub(crate) async fn apply(&mut self, config: RouterConfig) {
         let config = Arc::new(config);
         let old = self.config.replace(config.clone());
+        self.shared.access.set(config.access_log);
         self.follow_profiles(&config).await;
         self.shared.change(|state| take_over(state, &config));
         self.revoke();

@@ -21,6 +21,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access::AccessLog;
 use crate::connector::Connector;
 use crate::link::{ClientEndpoints, LiveLink};
 use crate::metrics::{Fault, Metrics};
@@ -32,6 +33,8 @@ const CONNECTIONS: usize = 16 * 1024;
 pub(crate) struct Shared {
     pub(crate) net: Net,
     pub(crate) metrics: Metrics,
+    /// Whether there is a log record for each connection.
+    pub(crate) access: Arc<AccessLog>,
     /// Begins the drain.
     pub(crate) shutdown: Shutdown,
     /// Ends the drain: what is still open is reset.
@@ -212,6 +215,7 @@ impl Shared {
         Self {
             net,
             metrics,
+            access: Arc::default(),
             shutdown,
             force: CancellationToken::new(),
             carried: TaskTracker::new(),
@@ -360,6 +364,10 @@ impl Shared {
             if !state.distant.contains_key(router) {
                 state.distant.insert(router.clone(), Arc::default());
             }
+        }
+        if !Arc::ptr_eq(&table, &self.view.load().table) {
+            self.metrics.route_changes.inc();
+            self.metrics.route_changed.set(jiff::Timestamp::now().as_second());
         }
         self.view.store(Arc::new(View {
             table,

@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
+use karez_identity::CertificateFacts;
 use karez_router_config::Mode;
 use karez_router_config::api::{
-    AcceptStatus, ConnectorStatus, Direction, LinkState, LinkStatus, ListenerStatus, PeerStatus,
-    ServiceStatus, SiteStatus, Status, TargetStatus,
+    AcceptStatus, CarriesStatus, ConnectorStatus, Direction, LinkState, LinkStatus, ListenerStatus,
+    PeerStatus, ServiceStatus, SiteStatus, Status, TargetStatus,
 };
 use karez_topology::{Announcement, Site};
 
@@ -59,6 +60,11 @@ fn outgoing(state: &State, name: &str, dial: &DialState) -> Option<LinkStatus> {
             .values()
             .rfind(|link| link.direction == Direction::Outgoing && link.name == name)
             .map(|link| link.transport().as_str().to_owned()),
+        carries: state
+            .live
+            .values()
+            .rfind(|link| link.direction == Direction::Outgoing && link.name == name)
+            .map(|link| carries(link)),
     })
 }
 
@@ -76,6 +82,22 @@ fn accepted(link: &LiveLink) -> LinkStatus {
         since: link.since.to_string(),
         token: Some(link.name.clone()),
         transport: Some(link.transport().as_str().to_owned()),
+        carries: Some(carries(link)),
+    }
+}
+
+fn carries(link: &LiveLink) -> CarriesStatus {
+    let statistics = link.connection.statistics();
+    let facts = link
+        .connection
+        .peer_certificate()
+        .and_then(|certificate| CertificateFacts::from_der(&certificate).ok());
+    CarriesStatus {
+        round_trip_micros: u64::try_from(statistics.round_trip.as_micros()).unwrap_or(u64::MAX),
+        packets_sent: statistics.packets_sent,
+        packets_lost: statistics.packets_lost,
+        connections: link.open.load(Ordering::Relaxed),
+        certificate_expiry: facts.map(|facts| facts.not_after.to_string()),
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use karez_topology::{Address, Arrival, Decision, NextHop, Path, TargetId};
 
+use crate::caller::Caller;
 use crate::carry::End;
 use crate::connector::{Connector, Counted, Opens, Socket};
 use crate::link::{OpenError, Opened, open};
@@ -53,6 +54,7 @@ pub(crate) async fn find(
     shared: &Arc<Shared>,
     address: &Address,
     origin: &Origin<'_>,
+    caller: &Caller,
 ) -> Result<Way, Answer> {
     let (mut tried, mut full) = (Vec::new(), Vec::new());
     let mut last_resort = matches!(origin, Origin::Link { header, .. } if header.last_resort);
@@ -78,7 +80,7 @@ pub(crate) async fn find(
             last_resort = true;
         }
         tried.push(next.clone());
-        match take(shared, &next, address, origin, last_resort).await {
+        match take(shared, &next, address, (origin, caller), last_resort).await {
             Ok(way) => return Ok(way),
             Err(answer) => {
                 if answer == Answer::Saturated {
@@ -106,12 +108,12 @@ async fn take(
     shared: &Arc<Shared>,
     next: &NextHop,
     address: &Address,
-    origin: &Origin<'_>,
+    (origin, caller): (&Origin<'_>, &Caller),
     last_resort: bool,
 ) -> Result<Way, Answer> {
     match next {
         NextHop::Local(target) => {
-            let dialled = dial(shared, target).await.map_err(Answer::Refused)?;
+            let dialled = dial(shared, target, caller).await.map_err(Answer::Refused)?;
             Ok(Way {
                 far: Far::Target(dialled.socket, dialled.connector),
                 route: format!("target {target}"),
@@ -124,6 +126,7 @@ async fn take(
                 Origin::Link { header, .. } => (*header).clone().onward(&path.to),
             };
             header.last_resort = last_resort;
+            caller.tell(&mut header);
             over(shared, next, path, address, header)
                 .await
                 .map_err(|error| match error {
@@ -144,12 +147,12 @@ struct Dialled {
 }
 
 /// Dials a local target.
-async fn dial(shared: &Arc<Shared>, target: &TargetId) -> Result<Dialled, String> {
+async fn dial(shared: &Arc<Shared>, target: &TargetId, caller: &Caller) -> Result<Dialled, String> {
     let connector = shared.view().connectors.get(target).cloned();
     let connector = connector.ok_or_else(|| format!("target {target} was removed"))?;
     // Counted before the dial, so that connections that are made at once spread.
     let counted = Counted::new(Opens(connector.clone()));
-    let socket = connector.dial(shared).await?;
+    let socket = connector.dial(shared, caller.ends).await?;
     Ok(Dialled {
         socket,
         connector,

@@ -125,6 +125,26 @@ pub struct LinkStatus {
     /// What carries it while it is active: `quic` or `tls`.
     #[serde(default)]
     pub transport: Option<String>,
+    /// How it does, while it is active.
+    #[serde(default)]
+    pub carries: Option<CarriesStatus>,
+}
+
+/// How an active link does.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CarriesStatus {
+    /// The smoothed round trip, microseconds.
+    pub round_trip_micros: u64,
+    /// Packets sent.
+    pub packets_sent: u64,
+    /// Packets of those that were lost.
+    pub packets_lost: u64,
+    /// Connections open on it.
+    pub connections: u64,
+    /// When the peer's certificate ends, RFC 3339.
+    #[serde(default)]
+    pub certificate_expiry: Option<String>,
 }
 
 /// The site at the other end of a link.

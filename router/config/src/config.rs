@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::api::SiteIdentity;
-use crate::document::{Congestion, Mode, Protocol, Role, Transport};
+use crate::document::{Congestion, Mode, Protocol, ProxyProtocol, Role, Transport};
 
 /// What a router is to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub struct RouterConfig {
     pub local: Option<LocalConfig>,
     /// Metrics and health.
     pub admin: Option<AdminConfig>,
+    /// Records of the access log a second; without it there is none.
+    pub access_log: Option<u32>,
     /// Services to announce, by address.
     pub services: BTreeMap<String, ServiceConfig>,
     /// Virtual addresses offered, by name.
@@ -195,6 +197,8 @@ pub struct ListenerConfig {
     pub protocol: Protocol,
     /// Clients that it carries at once.
     pub max_connections: Option<u32>,
+    /// Whether connections begin with a PROXY header that is believed.
+    pub accept_proxy_protocol: bool,
     /// For how long a client of UDP may be silent.
     pub idle: Duration,
 }
@@ -212,6 +216,8 @@ pub struct ConnectorConfig {
     pub target: String,
     /// TCP or UDP.
     pub protocol: Protocol,
+    /// How the target is told who the client is.
+    pub send_proxy_protocol: Option<ProxyProtocol>,
     /// Connections after which others are preferred to it.
     pub capacity: Option<u32>,
 }

@@ -38,6 +38,9 @@ pub struct RouterDocument {
     /// Metrics and health, plain HTTP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin: Option<AdminSection>,
+    /// One log record a connection; none when absent.
+    #[serde(default, rename = "accessLog", skip_serializing_if = "Option::is_none")]
+    pub access_log: Option<AccessLogSection>,
     /// Services of local origin, announced to linked sites.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<ServiceSection>,
@@ -299,6 +302,25 @@ pub struct TargetSection {
     pub name: String,
 }
 
+/// A version of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyProtocol {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
+}
+
+/// The access log: one record a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AccessLogSection {
+    /// Records a second; further ones are counted only.
+    #[serde(default = "thousand", rename = "perSecond")]
+    pub per_second: u32,
+}
+
 /// What an address carries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -346,6 +368,10 @@ pub struct ListenerSection {
     /// that was idle longest goes. TCP without it has the router's own limit only.
     #[serde(default, rename = "maxConnections", skip_serializing_if = "Option::is_none")]
     pub max_connections: Option<u32>,
+    /// Whether every connection begins with a PROXY header (version 1 or 2), which is believed: only for listeners that
+    /// nobody but a proxy can reach.
+    #[serde(default, rename = "acceptProxyProtocol", skip_serializing_if = "is_false")]
+    pub accept_proxy_protocol: bool,
     /// UDP: a client's session ends after so many seconds without a datagram; 60 without it, and 10 for port 53.
     #[serde(default, rename = "idleSeconds", skip_serializing_if = "Option::is_none")]
     pub idle_seconds: Option<u32>,
@@ -369,6 +395,13 @@ pub struct ConnectorSection {
     /// TCP or UDP.
     #[serde(default, skip_serializing_if = "Protocol::is_tcp")]
     pub protocol: Protocol,
+    /// With which version of the PROXY protocol the target is told who the client is; not at all when absent.
+    #[serde(
+        default,
+        rename = "sendProxyProtocol",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub send_proxy_protocol: Option<ProxyProtocol>,
     /// Connections after which others are preferred to it, also dearer ones. Without it there is no such number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<u32>,
@@ -376,6 +409,15 @@ pub struct ConnectorSection {
 
 fn any_address() -> String {
     "0.0.0.0".to_owned()
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+fn thousand() -> u32 {
+    1000
 }
 
 fn one() -> u32 {

@@ -64,6 +64,7 @@ pub fn validate(document: &RouterDocument) -> Result<RouterConfig, Vec<Problem>>
             host: admin.host.clone(),
             port: admin.port,
         }),
+        access_log: document.access_log.as_ref().map(|log| log.per_second),
         services: check.services(document),
         listeners: check.listeners(document),
         connectors: check.connectors(document),
@@ -362,12 +363,18 @@ impl Check {
                 section.max_connections,
             );
             self.idle(index, section);
+            let udp = section.protocol == Protocol::Udp;
+            self.no_proxy(
+                format!("listeners.{index}.acceptProxyProtocol"),
+                udp && section.accept_proxy_protocol,
+            );
             let listener = ListenerConfig {
                 address: self.address(format!("listeners.{index}.address"), &section.address),
                 host: section.host.clone(),
                 port: section.port,
                 protocol: section.protocol,
                 max_connections: section.max_connections,
+                accept_proxy_protocol: section.accept_proxy_protocol,
                 idle: idle(section),
             };
             self.insert(
@@ -378,6 +385,13 @@ impl Check {
             );
         }
         listeners
+    }
+
+    fn no_proxy(&mut self, key: String, asked: bool) {
+        if asked {
+            let message = "the PROXY protocol is for connections, not for datagrams";
+            self.problem(key, message, "leave it out, or write protocol: tcp");
+        }
     }
 
     fn idle(&mut self, index: usize, section: &ListenerSection) {
@@ -396,12 +410,18 @@ impl Check {
             self.required(key("host"), &section.host);
             self.port(key("port"), section.port);
             self.positive(key("capacity"), section.capacity);
+            let udp = section.protocol == Protocol::Udp;
+            self.no_proxy(
+                key("sendProxyProtocol"),
+                udp && section.send_proxy_protocol.is_some(),
+            );
             let connector = ConnectorConfig {
                 address: self.address(key("address"), &section.address),
                 host: section.host.clone(),
                 port: section.port,
                 target: section.target.clone(),
                 protocol: section.protocol,
+                send_proxy_protocol: section.send_proxy_protocol,
                 capacity: section.capacity,
             };
             self.insert(&mut connectors, key("name"), &section.name, connector);

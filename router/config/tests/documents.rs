@@ -129,6 +129,7 @@ fn the_status_keeps_its_spelling() {
             since: "2026-01-01T00:00:00Z".into(),
             token: None,
             transport: None,
+            carries: None,
         }],
         ..api::Status::default()
     };

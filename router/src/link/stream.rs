@@ -8,6 +8,7 @@ use tokio::time::timeout;
 
 use super::live::{LiveLink, Serving};
 use super::transport::{ConnectionError, RESET_CODE, RecvStream, SendStream, Stream};
+use crate::caller::Caller;
 use crate::carry::carry;
 use crate::connector::Counted;
 use crate::metrics::{Ending, Fault};
@@ -116,7 +117,8 @@ pub(crate) async fn serve(shared: Arc<Shared>, link: Arc<LiveLink>, stream: Stre
         }
         Err(_) => return refuse(&mut send, &mut receive),
     };
-    let mut record = ConnectionRecord::new(&shared.metrics, Client::Link(link.name.clone()), address.clone());
+    let caller = Caller::of(&header);
+    let mut record = ConnectionRecord::new(&shared, Client::Link(link.name.clone()), address.clone(), caller);
     let arrival = Arrival {
         link: link.id,
         to,
@@ -124,7 +126,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, link: Arc<LiveLink>, stream: Stre
     };
     let found = if link.filter.load().reach.allows(address.service()) {
         let (arrival, header) = (&arrival, &header);
-        way::find(&shared, &address, &Origin::Link { arrival, header }).await
+        way::find(&shared, &address, &Origin::Link { arrival, header }, &caller).await
     } else {
         Err(Answer::Refused(
             "the address is not exposed to this link".to_owned(),

@@ -19,9 +19,11 @@ use tokio_util::sync::CancellationToken;
 use super::kernel::Kernel;
 use super::relay::{Activity, Held, Port, relay};
 use super::table::{Active, Table};
+use crate::caller::Caller;
 use crate::connector::{Counted, Opens};
 use crate::listener::{BIND_AGAIN, endpoint, offered, set_bound};
 use crate::metrics::{Dropped, Ending, Fault};
+use crate::proxy_protocol::Ends;
 use crate::record::{Client, ConnectionRecord};
 use crate::shared::{BoundState, Shared};
 use crate::way::{self, Origin};
@@ -237,8 +239,13 @@ impl Listener {
         let (address, idle) = (self.address.clone(), self.idle);
         let counted = Counted::new(Opens(self.opens.clone()));
         async move {
-            let mut record = ConnectionRecord::new(&shared.metrics, Client::Socket(from), address.clone());
-            match way::find(&shared, &address, &Origin::Client).await {
+            let destination = socket.local_addr().ok();
+            let caller = Caller::here(destination.map(|destination| Ends {
+                source: from,
+                destination,
+            }));
+            let mut record = ConnectionRecord::new(&shared, Client::Socket(from), address.clone(), caller);
+            match way::find(&shared, &address, &Origin::Client, &caller).await {
                 Ok(way) => {
                     record.set_route(way.route);
                     let near = Port::client(waiting, socket, from);

@@ -37,6 +37,12 @@ pub(crate) struct Open {
     /// Targets that have all the connections that they should have are to take it nevertheless: there is no other way.
     #[prost(bool, tag = "5")]
     pub(crate) last_resort: bool,
+    /// The real client, `host:port`; may be empty.
+    #[prost(string, tag = "7")]
+    pub(crate) client: String,
+    /// What the client connected to, `host:port`; may be empty.
+    #[prost(string, tag = "8")]
+    pub(crate) destination: String,
     /// UDP: the session's number in QUIC datagrams on this link; 0 when all datagrams go on the stream.
     #[prost(uint64, tag = "6")]
     pub(crate) datagram_session: u64,
