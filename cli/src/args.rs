@@ -376,6 +376,9 @@ pub(crate) enum LinkCommand {
 pub(crate) struct LinkStatusArgs {
     /// One link; all of them if left out
     pub(crate) name: Option<String>,
+    /// Tell everything that is known: transport, round trip, loss, when certificates end
+    #[arg(long, short = 'v')]
+    pub(crate) verbose: bool,
     /// How to print it
     #[arg(long, short = 'o', value_enum, default_value = "text")]
     pub(crate) output: Output,

@@ -113,6 +113,10 @@ pub const CONFIG_LINE: &str = "karez.dev/config-line";
 pub const MANAGED: &str = "karez.dev/managed";
 /// Annotation of the local authority's Secret: the site's id, which outlives its ConfigMap.
 pub const SITE_ID: &str = "karez.dev/site-id";
+/// Annotation of what is exposed: `v1` or `v2` of the PROXY protocol, that targets learn the client by.
+pub const PROXY_PROTOCOL: &str = "karez.dev/proxy-protocol";
+/// Annotation of a site's ConfigMap: records a second of the router's access log.
+pub const ACCESS_LOG: &str = "karez.dev/access-log";
 /// Annotation of what is exposed: connections after which other targets and sites are preferred to it.
 pub const CAPACITY: &str = "karez.dev/capacity";
 /// Annotation of certificates' Secrets: the hosts they were issued for.

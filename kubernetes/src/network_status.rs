@@ -151,6 +151,18 @@ pub struct LinkRecord {
     /// Id of the site at the other end, when known.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub peer_site: String,
+    /// `quic` or `tls`, while it is active.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub transport: String,
+    /// The round trip, roughly: `2ms`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub round_trip: String,
+    /// Packets that are lost, roughly: `0.1%`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub loss: String,
+    /// When the peer's certificate ends, RFC 3339.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub certificate_expiry: String,
 }
 
 /// An address that a router offers.

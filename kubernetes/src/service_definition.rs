@@ -67,6 +67,9 @@ pub struct ServiceTarget {
     /// Namespace of the target, when another.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub namespace: String,
+    /// `v1` or `v2`: how the target is told who the client is.
+    #[serde(rename = "karez.dev/proxy-protocol", skip_serializing_if = "String::is_empty")]
+    pub proxy_protocol: String,
     /// Connections after which other targets and sites are preferred to it.
     #[serde(rename = "karez.dev/capacity", skip_serializing_if = "Option::is_none")]
     pub capacity: Option<u32>,

@@ -175,15 +175,7 @@ async fn both_sites_log_one_record_a_connection_with_the_same_trace() {
     );
     assert_ne!(pair[0]["route"], pair[1]["route"]);
 
-    assert!(
-        metric(
-            &edge,
-            "karez_router_link_round_trip_seconds",
-            "transport="
-        )
-        .await
-            > 0.0
-    );
+    assert!(metric(&edge, "karez_router_link_round_trip_seconds", "transport=").await > 0.0);
     assert!(metric(&edge, "karez_router_link_packets_sent_total", "outgoing").await > 0.0);
     assert!(metric(&edge, "karez_router_route_changes_total", "").await > 0.0);
     assert_eq!(metric(&edge, "qdr_connections_total", "").await, 1.0);

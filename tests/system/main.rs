@@ -9,6 +9,7 @@
 
 mod acceptance;
 mod change;
+mod datagrams;
 mod demo;
 mod input;
 mod kubectl;
@@ -26,6 +27,7 @@ fn main() {
         demo::trials(),
         acceptance::trials(),
         telemetry::trials(),
+        datagrams::trials(),
         kubectl::trials(),
         survival::trials(),
         trust::trials(),

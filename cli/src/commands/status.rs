@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use karez_site::status::read::Reader;
-use karez_site::status::{render_links, render_services};
+use karez_site::status::{render_links, render_links_verbose, render_services};
 
 use super::connect;
 use crate::args::{LinkStatusArgs, ServiceStatusArgs, StatusArgs, Target};
@@ -24,7 +24,10 @@ pub(super) async fn link(args: LinkStatusArgs) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(1));
         }
     }
-    print(args.output, &links, || render_links(&links))?;
+    print(args.output, &links, || match args.verbose {
+        true => render_links_verbose(&links),
+        false => render_links(&links),
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -101,6 +101,7 @@ fn of_workload(workload: &Workload) -> Result<ServiceDefinition, String> {
             .filter(|(port, target)| port != target)
             .collect(),
         capacity: capacity(metadata)?,
+        proxy_protocol: proxy_protocol(metadata)?,
         ..ServiceTarget::default()
     }];
     Ok(definition)
@@ -111,6 +112,17 @@ fn declared<'a>(workload: &'a Workload, definition: &ServiceDefinition) -> &'a [
     match protocol(definition) {
         "UDP" => &workload.container_udp_ports,
         _ => &workload.container_ports,
+    }
+}
+
+fn proxy_protocol(metadata: &ObjectMeta) -> Result<String, String> {
+    match annotation(metadata, labels::PROXY_PROTOCOL) {
+        None => Ok(String::new()),
+        Some(version @ ("v1" | "v2")) => Ok(version.to_owned()),
+        Some(other) => Err(format!(
+            "annotation {}: \"{other}\" is neither v1 nor v2",
+            labels::PROXY_PROTOCOL
+        )),
     }
 }
 
@@ -163,9 +175,10 @@ fn of_service(service: &Service, snapshot: &ServiceSnapshot) -> Result<ServiceDe
             }
         }];
     }
-    let capacity = capacity(metadata)?;
+    let (capacity, proxy_protocol) = (capacity(metadata)?, proxy_protocol(metadata)?);
     for target in &mut definition.targets {
         target.capacity = capacity;
+        target.proxy_protocol.clone_from(&proxy_protocol);
     }
     Ok(definition)
 }

@@ -111,6 +111,7 @@ fn router(site: &api::SiteStatus, local: Option<&api::Status>) -> RouterStatus {
 }
 
 fn link(link: &api::LinkStatus) -> LinkRecord {
+    let carries = link.carries.clone().unwrap_or_default();
     LinkRecord {
         mode: match link.role {
             Role::Edge => "edge",
@@ -131,6 +132,44 @@ fn link(link: &api::LinkStatus) -> LinkRecord {
             .as_ref()
             .map(|peer| peer.site_id.clone())
             .unwrap_or_default(),
+        transport: link.transport.clone().unwrap_or_default(),
+        round_trip: round_trip(carries.round_trip_micros),
+        loss: loss(carries.packets_sent, carries.packets_lost),
+        certificate_expiry: carries.certificate_expiry.clone().unwrap_or_default(),
+    }
+}
+
+/// Roughly, so that the object is not written again for each packet: 1, 2 or 5 of a power of ten.
+fn rough(number: u64) -> u64 {
+    let mut power = 1u64;
+    loop {
+        for step in [1, 2, 5] {
+            let next = power.saturating_mul(step);
+            if number <= next || next == u64::MAX {
+                return next;
+            }
+        }
+        power = power.saturating_mul(10);
+    }
+}
+
+fn round_trip(micros: u64) -> String {
+    match micros {
+        0 => String::new(),
+        1..1000 => "1ms".to_owned(),
+        _ => format!("{}ms", rough(micros / 1000)),
+    }
+}
+
+fn loss(sent: u64, lost: u64) -> String {
+    let permille = lost.saturating_mul(1000).checked_div(sent);
+    match permille {
+        None => String::new(),
+        Some(0) => "0%".to_owned(),
+        Some(permille) => {
+            let rough = rough(permille).min(1000);
+            format!("{}.{}%", rough / 10, rough % 10)
+        }
     }
 }
 

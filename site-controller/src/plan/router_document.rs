@@ -277,6 +277,11 @@ fn connectors(
                 target: target.name.clone(),
                 protocol: protocol(definition),
                 capacity: target.capacity,
+                send_proxy_protocol: match (target.proxy_protocol.as_str(), protocol(definition)) {
+                    ("v1", router::Protocol::Tcp) => Some(router::ProxyProtocol::V1),
+                    ("v2", router::Protocol::Tcp) => Some(router::ProxyProtocol::V2),
+                    _ => None,
+                },
                 ..router::ConnectorSection::default()
             });
         }

@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use karez_kubernetes::names;
+use karez_kubernetes::{labels, names};
+use karez_router_config::AccessLogSection;
 
 use super::router_document::{add_services, config_map, credentials, site_document};
 use super::site::owner;
@@ -26,6 +27,13 @@ fn denials(snapshot: &ServiceSnapshot) -> impl Iterator<Item = Note> {
     })
 }
 
+/// What the site's annotation says of the access log.
+fn access_log(site: &ConfigMap) -> Option<AccessLogSection> {
+    let text = site.metadata.annotations.as_ref()?.get(labels::ACCESS_LOG)?;
+    let per_second = text.trim().parse().ok().filter(|number| *number > 0)?;
+    Some(AccessLogSection { per_second })
+}
+
 /// Plans a site: the router's document, stored definitions, address Services, the network's status.
 pub(crate) fn plan(snapshot: &ServiceSnapshot, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
@@ -42,6 +50,7 @@ pub(crate) fn plan(snapshot: &ServiceSnapshot, now: Timestamp) -> Plan {
 
     let mut document = site_document(&snapshot.site, &credentials);
     add_services(&mut document, &definitions.all, &ports, snapshot);
+    document.access_log = access_log(site);
     plan.objects.push(config_map(&document, namespace, Some(&owner)));
     plan.objects.push(json(&ConfigMap {
         // No label and no owner: the site-level controller gives it both.

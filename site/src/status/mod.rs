@@ -10,7 +10,7 @@ mod service;
 mod summary;
 mod tree;
 
-pub use link::{LinkStatus, render as render_links};
+pub use link::{LinkStatus, render as render_links, render_verbose as render_links_verbose};
 pub use network::{LinkedSite, NetworkService, NetworkStatus, NetworkTarget, SiteStatus};
 pub use read::ReadError;
 pub use service::{ServiceStatus, ServiceTarget, render as render_services};

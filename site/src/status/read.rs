@@ -308,6 +308,13 @@ fn link(token: &Secret, edge: bool, document: &kubernetes::NetworkStatus) -> Lin
             .to_owned(),
         cost: annotation(token, labels::COST).parse().unwrap_or(1),
         active: record.is_some_and(|link| link.state == "active"),
+        transport: record.map(|link| link.transport.clone()).unwrap_or_default(),
+        round_trip: record.map(|link| link.round_trip.clone()).unwrap_or_default(),
+        loss: record.map(|link| link.loss.clone()).unwrap_or_default(),
+        certificate_expiry: record
+            .map(|link| link.certificate_expiry.clone())
+            .unwrap_or_default(),
+        token_expiry: token_expiry(token),
         description: record
             .map(|link| link.error.clone())
             .filter(|error| !error.is_empty())
@@ -315,6 +322,13 @@ fn link(token: &Secret, edge: bool, document: &kubernetes::NetworkStatus) -> Lin
             .unwrap_or_default(),
         name,
     }
+}
+
+/// When the certificate of a token ends; empty where there is none.
+fn token_expiry(secret: &Secret) -> String {
+    let pem = secret.data.as_ref().and_then(|data| data.get("tls.crt"));
+    let facts = pem.and_then(|pem| karez_identity::CertificateFacts::from_pem(&pem.0).ok());
+    facts.map(|facts| facts.not_after.to_string()).unwrap_or_default()
 }
 
 /// Why no link is made from a Secret: a claim that is not redeemed, a token that lacks a part.
