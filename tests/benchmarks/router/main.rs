@@ -16,6 +16,8 @@ mod load;
 mod options;
 #[path = "../../pair.rs"]
 mod pair;
+#[path = "../process.rs"]
+#[expect(dead_code, reason = "shared with the benchmark of many links")]
 mod process;
 mod report;
 mod rounds;

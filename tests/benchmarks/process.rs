@@ -47,6 +47,11 @@ impl Process {
         self.family().into_iter().map(cpu_seconds).sum()
     }
 
+    /// How many files it has open.
+    pub(crate) fn files(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.child.id())).map_or(0, Iterator::count)
+    }
+
     /// KiB of memory that it and its children have to themselves, shared pages divided.
     pub(crate) fn memory_kib(&self) -> f64 {
         self.family().into_iter().map(memory_kib).sum()
