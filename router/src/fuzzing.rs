@@ -24,6 +24,11 @@ pub fn control(mut bytes: &[u8]) {
     }
 }
 
+/// Records of frames over TLS, with what a router does in between; nor may a greeting or a record's header harm.
+pub fn frames(bytes: &[u8]) {
+    crate::link::fuzz_frames(bytes);
+}
+
 /// The header of a carried stream.
 pub fn open(mut bytes: &[u8]) {
     if let Ok(open) = now(read_open(&mut bytes)) {

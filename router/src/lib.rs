@@ -84,12 +84,6 @@ pub enum RunError {
     Failed(#[from] tokio::task::JoinError),
 }
 
-/// Takes in whatever a peer may send over TLS after the handshake. Only fuzz targets call it.
-#[doc(hidden)]
-pub fn fuzz_frames(bytes: &[u8]) {
-    link::fuzz_frames(bytes);
-}
-
 /// Runs a router until the shutdown, then drains it.
 pub async fn run(options: RouterOptions, shutdown: Shutdown) -> Result<(), RunError> {
     Router::start(options, shutdown).await?.finished().await

@@ -30,11 +30,7 @@ pub(crate) use live::LiveLink;
 pub(crate) use session::{TOKEN_REVOKED, revoked};
 pub(crate) use stream::{OpenError, Opened, open};
 pub(crate) use transport::quic::ClientEndpoints;
+pub(crate) use transport::tls::fuzz as fuzz_frames;
 pub(crate) use transport::{
     ConnectionError, RESET_CODE, ReadError, ReadExactError, RecvStream, SendStream, Stream, WriteError,
 };
-
-/// Whatever a peer may send over TLS after the handshake. For fuzzing only.
-pub(crate) fn fuzz_frames(bytes: &[u8]) {
-    transport::tls::fuzz(bytes);
-}

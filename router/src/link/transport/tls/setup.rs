@@ -40,7 +40,6 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 pub(super) fn prepare(socket: &TcpStream) {
     let _ = socket.set_nodelay(true);
     let socket2 = SockRef::from(socket);
-    let _ = socket2.set_tcp_user_timeout(Some(IDLE));
     let keep_alive = TcpKeepalive::new()
         .with_time(KEEP_ALIVE)
         .with_interval(KEEP_ALIVE / 4);
@@ -140,7 +139,10 @@ impl Greeter {
         round_trip: Duration,
         dialler: Option<LaneDialler>,
     ) -> (TlsConnection, Arc<Shared>) {
-        let _ = SockRef::from(self.writer.as_ref()).set_tcp_notsent_lowat(UNSENT);
+        let socket = SockRef::from(self.writer.as_ref());
+        let _ = socket.set_tcp_notsent_lowat(UNSENT);
+        // The peer always reads. A lane's may take its time, which this would not allow.
+        let _ = socket.set_tcp_user_timeout(Some(IDLE));
         self.incoming.set_size(Size::Small);
         let mux = Mux::new(side, LIMITS, theirs);
         let shared = Arc::new(Shared::new(mux, self.remote, self.peer, ticket, round_trip));

@@ -21,11 +21,16 @@ use super::mux::{Read, Write};
 
 /// A stream that carried so much lately is worth a lane, which is asked for at half of it.
 const BULK: u64 = 512 << 10;
-/// Lately: a stream that takes longer does well without.
+/// Over a long way a new connection starts slower than the one that is warm: there a lane is for more.
+const BULK_FAR: u64 = 4 << 20;
+/// What is a long way.
+const FAR: Duration = Duration::from_millis(5);
+/// Lately, and so many round trips: a stream that takes longer does well without.
 const LATELY: Duration = Duration::from_secs(1);
+const ROUND_TRIPS: u32 = 20;
 
 /// Measures whether a stream is bulk.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Meter {
     carried: u64,
     since: Option<Instant>,
@@ -39,16 +44,17 @@ enum Weight {
 }
 
 impl Meter {
-    fn add(&mut self, bytes: u64, now: Instant) -> Weight {
+    fn add(&mut self, bytes: u64, round_trip: Duration, now: Instant) -> Weight {
         let since = *self.since.get_or_insert(now);
-        if now.duration_since(since) > LATELY {
+        if now.duration_since(since) > LATELY + round_trip * ROUND_TRIPS {
             self.carried = 0;
             self.since = Some(now);
         }
         self.carried += bytes;
-        if self.carried < BULK / 2 {
+        let bulk = if round_trip < FAR { BULK } else { BULK_FAR };
+        if self.carried < bulk / 2 {
             Weight::Light
-        } else if self.carried < BULK {
+        } else if self.carried < bulk {
             Weight::Growing
         } else {
             Weight::Bulk
@@ -71,10 +77,7 @@ impl TlsSend {
         Self {
             handle,
             id,
-            meter: Meter {
-                carried: 0,
-                since: None,
-            },
+            meter: Meter::default(),
             lane: None,
             ended: false,
         }
@@ -95,7 +98,8 @@ impl TlsSend {
                 return Ok(());
             }
             let wrote = poll_fn(|context| self.poll_mux(chunks, context)).await?;
-            match self.meter.add(wrote as u64, Instant::now()) {
+            let round_trip = self.handle.shared.round_trip();
+            match self.meter.add(wrote as u64, round_trip, Instant::now()) {
                 Weight::Light => {}
                 Weight::Growing => self.handle.shared.with(|state| state.mux.want_lane(self.id)),
                 Weight::Bulk => self.take_lane(),
@@ -139,6 +143,9 @@ impl TlsSend {
                 return Err(WriteError::Closed);
             };
             let (id, shared) = (self.id, &self.handle.shared);
+            if shared.over.is_cancelled() {
+                return Err(self.lane_broke(None));
+            }
             let flushed = poll_fn(|context| match lane.poll_flush(context) {
                 Poll::Ready(flushed) => Poll::Ready(Some(flushed)),
                 // The multiplexed connection says when nobody wants more.
@@ -361,6 +368,10 @@ impl TlsReceive {
             return Poll::Ready(Err(ReadError::Closed));
         };
         let (id, shared) = (self.id, &self.handle.shared);
+        if shared.over.is_cancelled() {
+            // A link that was closed, for a revoked token perhaps, carries nothing more.
+            return self.lane_broke();
+        }
         match lane.poll_read(id, chunks, context) {
             Poll::Ready(Ok(LaneRead::Filled(filled))) => Poll::Ready(Ok(Some(filled))),
             Poll::Ready(Ok(LaneRead::Ended)) => {
@@ -418,5 +429,24 @@ impl Drop for TlsReceive {
             .shared
             .with(|state| state.mux.drop_receiver(self.id, RESET_CODE));
         drop(lane);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bulk_is_much_in_little_time_and_more_over_a_long_way() {
+        let (near, far) = (Duration::from_millis(1), Duration::from_millis(100));
+        let start = Instant::now();
+        let weigh = |round_trip, pause: Duration| {
+            let mut meter = Meter::default();
+            let adds = (0..10).map(|n| meter.add(100 << 10, round_trip, start + pause * n));
+            adds.last().unwrap_or(Weight::Light)
+        };
+        assert_eq!(weigh(near, Duration::ZERO), Weight::Bulk);
+        assert_eq!(weigh(far, Duration::ZERO), Weight::Light);
+        assert_eq!(weigh(near, Duration::from_millis(600)), Weight::Light);
     }
 }

@@ -367,6 +367,40 @@ async fn bulk_that_is_reset_or_stopped_breaks_its_lane_only() {
 }
 
 #[tokio::test]
+async fn a_closed_link_stops_its_lanes_too() {
+    let Pair {
+        here,
+        there,
+        listener,
+    } = pair().await;
+    take_lanes(listener);
+    let mut near = here.open().await.expect("open");
+    let sending = tokio::spawn(async move {
+        loop {
+            if let Err(error) = near.send.write_chunks(&mut [pattern(0, 100_000)]).await {
+                return error;
+            }
+        }
+    });
+    let mut far = soon(there.accept()).await.expect("opened");
+    let mut chunks: [Bytes; 8] = Default::default();
+    let ended = soon(async {
+        loop {
+            if let Err(error) = far.receive.read_chunks(&mut chunks).await {
+                return error;
+            }
+            if matches!(&far.receive, RecvStream::Tls(receive) if receive.is_on_a_lane()) {
+                there.close(2, "token revoked or unknown");
+            }
+        }
+    });
+    assert_eq!(ended.await, ReadError::Lost(ConnectionError::Local));
+    let sending = soon(sending).await.expect("no panic");
+    // The lane may break just before the peer's word is heard.
+    assert!(matches!(sending, WriteError::Lost(_) | WriteError::Stopped(_)), "{sending:?}");
+}
+
+#[tokio::test]
 async fn a_slow_reader_holds_back_nobody_else() {
     let Pair { here, there, .. } = pair().await;
     let mut slow = here.open().await.expect("open");

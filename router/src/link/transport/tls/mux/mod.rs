@@ -256,8 +256,12 @@ impl Mux {
         if let Some(end) = &self.end {
             return Poll::Ready(Err(end.clone()));
         }
-        // Numbers are used once; after two thousand million streams the connection has to be made anew.
-        if self.openable == 0 || self.next > u32::MAX - 2 {
+        if self.next > u32::MAX - 2 {
+            // Numbers are used once; after two thousand million streams the link is made anew.
+            self.close(0, "out of stream numbers");
+            return Poll::Ready(Err(End::Here));
+        }
+        if self.openable == 0 {
             wait(&mut self.open_waiters, waker);
             return Poll::Pending;
         }
