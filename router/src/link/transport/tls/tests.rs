@@ -397,7 +397,10 @@ async fn a_closed_link_stops_its_lanes_too() {
     assert_eq!(ended.await, ReadError::Lost(ConnectionError::Local));
     let sending = soon(sending).await.expect("no panic");
     // The lane may break just before the peer's word is heard.
-    assert!(matches!(sending, WriteError::Lost(_) | WriteError::Stopped(_)), "{sending:?}");
+    assert!(
+        matches!(sending, WriteError::Lost(_) | WriteError::Stopped(_)),
+        "{sending:?}"
+    );
 }
 
 #[tokio::test]
