@@ -19,6 +19,8 @@ pub const SASL_CONFIG: &str = "skupper-sasl-config";
 pub const ROUTER: &str = "skupper-router";
 /// Service of the router's local API.
 pub const ROUTER_LOCAL: &str = "skupper-router-local";
+/// Headless Service through which the routers of one site find each other, when there are several.
+pub const ROUTER_PEERS: &str = "skupper-router-peers";
 /// Service of the router's console, when asked for.
 pub const ROUTER_CONSOLE: &str = "skupper-router-console";
 /// Deployment, ServiceAccount, Role and RoleBinding of the service-level controller.

@@ -24,6 +24,7 @@ mod listener;
 mod local_api;
 mod metrics;
 mod observe;
+mod peers;
 mod profiles;
 pub mod proxy_protocol;
 mod record;

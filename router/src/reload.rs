@@ -19,6 +19,7 @@ use crate::link::{Accept, CloseCode, Dial, TOKEN_REVOKED, accept, dial, revoked}
 use crate::listener::{BIND_AGAIN, endpoint, listen, virtual_address};
 use crate::local_api;
 use crate::metrics::Fault;
+use crate::peers::link_peers;
 use crate::profiles::{Profile, Secrets, follow};
 use crate::shared::{Shared, State};
 use crate::udp;
@@ -35,6 +36,7 @@ pub(crate) struct Running {
     links: BTreeMap<String, Task>,
     costs: BTreeMap<String, watch::Sender<u32>>,
     listeners: BTreeMap<String, Task>,
+    peers: Option<Task>,
     local: Option<Task>,
     admin: Option<Task>,
 }
@@ -82,6 +84,7 @@ impl Running {
             links: BTreeMap::new(),
             costs: BTreeMap::new(),
             listeners: BTreeMap::new(),
+            peers: None,
             local: None,
             admin: None,
         }
@@ -97,6 +100,7 @@ impl Running {
         self.revoke();
         let old = old.as_deref();
         self.change_links(old, &config).await;
+        self.change_peers(old, &config).await;
         self.change_accepts(old, &config).await;
         self.change_listeners(old, &config).await;
         self.change_local(old, &config).await;
@@ -111,6 +115,7 @@ impl Running {
         for task in links
             .chain(accepts)
             .chain(listeners)
+            .chain(self.peers.take())
             .chain(self.local.take())
             .chain(self.admin.take())
         {
@@ -212,6 +217,23 @@ impl Running {
                 Protocol::Udp => Task::start(|stop| udp::listen(shared, name.clone(), config, stop)),
             };
             self.listeners.insert(name.clone(), task);
+        }
+    }
+
+    async fn change_peers(&mut self, old: Option<&RouterConfig>, new: &RouterConfig) {
+        let key = |config: &RouterConfig| {
+            let peers = config.peers.clone();
+            peers.map(|peers| (config.tls.get(&peers.tls).cloned(), peers))
+        };
+        if old.and_then(key) == key(new) {
+            return;
+        }
+        if let Some(task) = self.peers.take() {
+            task.stop().await;
+        }
+        if let Some(config) = new.peers.clone() {
+            let (shared, profile) = (self.shared.clone(), self.profile(&config.tls));
+            self.peers = Some(Task::start(|stop| link_peers(shared, config, profile, stop)));
         }
     }
 

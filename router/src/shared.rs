@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use karez_lifecycle::Shutdown;
 use karez_net::Net;
 use karez_router_config::RouterConfig;
@@ -44,6 +44,8 @@ pub(crate) struct Shared {
     /// Bounds them.
     pub(crate) slots: Arc<Semaphore>,
     pub(crate) client_endpoints: ClientEndpoints,
+    /// SHA-256 of the certificate that the routers of this site know each other by, when it has several.
+    pub(crate) own_certificate: ArcSwapOption<String>,
     /// The topology has something to do sooner than was thought.
     stirred: Notify,
     view: ArcSwap<View>,
@@ -114,7 +116,9 @@ impl View {
                 };
                 Load {
                     open: open.load(Ordering::Relaxed),
-                    set_aside: self.superseded.contains(&path.link) || link.is_dead(),
+                    set_aside: self.superseded.contains(&path.link)
+                        || link.is_dead()
+                        || *link.suspect.borrow(),
                     saturated: link.saturation.holds(next, address),
                 }
             }),
@@ -221,6 +225,7 @@ impl Shared {
             carried: TaskTracker::new(),
             slots: Arc::new(Semaphore::new(CONNECTIONS)),
             client_endpoints: ClientEndpoints::default(),
+            own_certificate: ArcSwapOption::empty(),
             stirred: Notify::new(),
             view: ArcSwap::default(),
             state: Mutex::new(State::new()),

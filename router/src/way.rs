@@ -56,7 +56,7 @@ pub(crate) async fn find(
     origin: &Origin<'_>,
     caller: &Caller,
 ) -> Result<Way, Answer> {
-    let (mut tried, mut full) = (Vec::new(), Vec::new());
+    let (mut tried, mut full, mut silent) = (Vec::new(), Vec::new(), Vec::new());
     let mut last_resort = matches!(origin, Origin::Link { header, .. } if header.last_resort);
     // Only where the connection began it is known that there is no other way.
     let begins = matches!(origin, Origin::Client);
@@ -71,6 +71,13 @@ pub(crate) async fn find(
             full.clear();
             next = choose(&view, address, origin, &tried);
         }
+        let patient = next.is_none() && !silent.is_empty();
+        if patient {
+            // Nothing but links from which nothing arrives just now: perhaps only for a moment.
+            tried.retain(|way| !silent.contains(way));
+            silent.clear();
+            next = choose(&view, address, origin, &tried);
+        }
         let Some(next) = next else { break };
         if !last_resort && view.is_saturated(&next, address) {
             // What is not saturated comes first, so nothing else is left.
@@ -80,9 +87,18 @@ pub(crate) async fn find(
             last_resort = true;
         }
         tried.push(next.clone());
-        match take(shared, &next, address, (origin, caller), last_resort).await {
+        let attempt = Attempt {
+            address,
+            origin,
+            caller,
+            last_resort,
+            patient,
+        };
+        match attempt.take(shared, &next).await {
             Ok(way) => return Ok(way),
-            Err(answer) => {
+            Err(OpenError::Silent) => silent.push(next),
+            Err(error) => {
+                let answer = answer(error);
                 if answer == Answer::Saturated {
                     full.push(next);
                 }
@@ -104,38 +120,64 @@ fn choose(view: &View, address: &Address, origin: &Origin<'_>, tried: &[NextHop]
     Decision::next(decision)
 }
 
-async fn take(
-    shared: &Arc<Shared>,
-    next: &NextHop,
-    address: &Address,
-    (origin, caller): (&Origin<'_>, &Caller),
+/// What to tell whoever sent a connection that a way did not take.
+fn answer(error: OpenError) -> Answer {
+    match error {
+        OpenError::NoRoute => Answer::NoRoute,
+        OpenError::Refused(reason) => Answer::Refused(reason),
+        OpenError::Saturated => Answer::Saturated,
+        error => Answer::Refused(error.to_string()),
+    }
+}
+
+/// One try of a way.
+struct Attempt<'a> {
+    address: &'a Address,
+    origin: &'a Origin<'a>,
+    caller: &'a Caller,
     last_resort: bool,
-) -> Result<Way, Answer> {
-    match next {
-        NextHop::Local(target) => {
-            let dialled = dial(shared, target, caller).await.map_err(Answer::Refused)?;
-            Ok(Way {
-                far: Far::Target(dialled.socket, dialled.connector),
-                route: format!("target {target}"),
-                counted: Box::new(dialled.counted),
-            })
-        }
-        NextHop::Link(path) => {
-            let mut header = match origin {
-                Origin::Client => Open::to(address, &path.to),
-                Origin::Link { header, .. } => (*header).clone().onward(&path.to),
-            };
-            header.last_resort = last_resort;
-            caller.tell(&mut header);
-            over(shared, next, path, address, header)
-                .await
-                .map_err(|error| match error {
-                    OpenError::NoRoute => Answer::NoRoute,
-                    OpenError::Refused(reason) => Answer::Refused(reason),
-                    OpenError::Saturated => Answer::Saturated,
-                    error => Answer::Refused(error.to_string()),
+    patient: bool,
+}
+
+impl Attempt<'_> {
+    async fn take(&self, shared: &Arc<Shared>, next: &NextHop) -> Result<Way, OpenError> {
+        match next {
+            NextHop::Local(target) => {
+                let dialled = dial(shared, target, self.caller)
+                    .await
+                    .map_err(OpenError::Refused)?;
+                Ok(Way {
+                    far: Far::Target(dialled.socket, dialled.connector),
+                    route: format!("target {target}"),
+                    counted: Box::new(dialled.counted),
                 })
+            }
+            NextHop::Link(path) => self.over(shared, next, path).await,
         }
+    }
+
+    async fn over(&self, shared: &Shared, next: &NextHop, path: &Path) -> Result<Way, OpenError> {
+        let mut header = match self.origin {
+            Origin::Client => Open::to(self.address, &path.to),
+            Origin::Link { header, .. } => (*header).clone().onward(&path.to),
+        };
+        header.last_resort = self.last_resort;
+        self.caller.tell(&mut header);
+        let view = shared.view();
+        let link = view.links.get(&path.link).cloned().ok_or(OpenError::Gone)?;
+        let counted = Counted::new(Opens(link.clone()));
+        let distant = view.distant(&path.to).map(|open| Counted::new(Opens(open)));
+        let opened = open(&link, self.address, header, self.patient).await;
+        let opened = opened.inspect_err(|error| {
+            if matches!(error, OpenError::Saturated) {
+                link.saturation.note(next, self.address);
+            }
+        })?;
+        Ok(Way {
+            far: Far::Link(opened),
+            route: format!("link {}", link.name),
+            counted: Box::new((counted, distant)),
+        })
     }
 }
 
@@ -157,28 +199,5 @@ async fn dial(shared: &Arc<Shared>, target: &TargetId, caller: &Caller) -> Resul
         socket,
         connector,
         counted,
-    })
-}
-
-async fn over(
-    shared: &Arc<Shared>,
-    next: &NextHop,
-    path: &Path,
-    address: &Address,
-    header: Open,
-) -> Result<Way, OpenError> {
-    let view = shared.view();
-    let link = view.links.get(&path.link).cloned().ok_or(OpenError::Gone)?;
-    let counted = Counted::new(Opens(link.clone()));
-    let distant = view.distant(&path.to).map(|open| Counted::new(Opens(open)));
-    let opened = open(&link, address, header).await.inspect_err(|error| {
-        if matches!(error, OpenError::Saturated) {
-            link.saturation.note(next, address);
-        }
-    })?;
-    Ok(Way {
-        far: Far::Link(opened),
-        route: format!("link {}", link.name),
-        counted: Box::new((counted, distant)),
     })
 }

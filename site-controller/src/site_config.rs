@@ -123,6 +123,11 @@ pub(crate) struct Tuning {
 }
 
 impl SiteConfig {
+    /// Whether routers have to find each other: edge routers never link to each other.
+    pub(crate) fn has_several_routers(&self) -> bool {
+        self.replicas > 1 && !self.edge
+    }
+
     /// Reads a ConfigMap. Nothing can be wrong with one: what cannot be read has its default or reads as false.
     pub(crate) fn read(map: &ConfigMap) -> Self {
         let empty = BTreeMap::new();

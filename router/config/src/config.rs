@@ -14,6 +14,8 @@ pub struct RouterConfig {
     pub site: SiteIdentity,
     /// The router's name, if the document gives one.
     pub router_id: Option<String>,
+    /// How to link to the other routers of this site; the host has the address of each.
+    pub peers: Option<LinkConfig>,
     /// TLS profiles by name.
     pub tls: BTreeMap<String, TlsSource>,
     /// Where peers may link, by name.

@@ -127,6 +127,21 @@ pub struct RouterSection {
     /// Interior or edge.
     #[serde(default)]
     pub mode: Mode,
+    /// The other routers of this site, when it has several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peers: Option<PeersSection>,
+}
+
+/// The other routers of a site: they link to each other, as interior routers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeersSection {
+    /// A name that has the address of each, as a headless Service.
+    pub host: String,
+    /// The port on which each takes links between routers.
+    pub port: u16,
+    /// The TLS profile that all of them prove themselves with: the site's own server certificate.
+    pub tls: String,
 }
 
 /// A TLS profile: exactly one of `secret` and `directory`.

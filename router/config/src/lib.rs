@@ -22,7 +22,8 @@ pub use config::{
 pub use difference::Difference;
 pub use document::{
     AcceptSection, AccessLogSection, AdminSection, CONFIG_KEY, CONFIG_MAP, Congestion, ConnectorSection,
-    LinkSection, ListenerSection, LocalSection, Mode, Protocol, ProxyProtocol, Role, RouterDocument,
-    RouterSection, ServiceSection, SiteSection, TargetSection, TlsSection, TokenSection, Transport, VERSION,
+    LinkSection, ListenerSection, LocalSection, Mode, PeersSection, Protocol, ProxyProtocol, Role,
+    RouterDocument, RouterSection, ServiceSection, SiteSection, TargetSection, TlsSection, TokenSection,
+    Transport, VERSION,
 };
 pub use validate::{Problem, parse_address, validate};

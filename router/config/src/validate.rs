@@ -9,7 +9,9 @@ use crate::config::{
     AcceptConfig, Address, AdminConfig, ConnectorConfig, LinkConfig, ListenerConfig, LocalConfig,
     ProxyChoice, RouterConfig, ServiceConfig, TlsSource, Tokens,
 };
-use crate::document::{ListenerSection, Mode, Protocol, Role, RouterDocument, TlsSection, VERSION};
+use crate::document::{
+    Congestion, ListenerSection, Mode, Protocol, Role, RouterDocument, TlsSection, Transport, VERSION,
+};
 
 /// More entries in one list than any site has.
 const ENTRIES: usize = 10_000;
@@ -56,6 +58,7 @@ pub fn validate(document: &RouterDocument) -> Result<RouterConfig, Vec<Problem>>
         },
         router_id: document.router.id.clone(),
         tls,
+        peers: check.peers(document),
         accepts: check.accepts(document),
         tokens: check.tokens(document),
         links: check.links(document),
@@ -272,6 +275,30 @@ impl Check {
             self.insert(&mut links, key("name"), &section.name, link);
         }
         links
+    }
+
+    fn peers(&mut self, document: &RouterDocument) -> Option<LinkConfig> {
+        let peers = document.router.peers.as_ref()?;
+        let key = |part: &str| format!("router.peers.{part}");
+        self.required(key("host"), &peers.host);
+        self.port(key("port"), peers.port);
+        self.profile(key("tls"), &peers.tls);
+        if self.mode == Mode::Edge {
+            let message = "edge routers do not link to each other";
+            self.problem("router.peers", message, "remove it, or set router.mode: interior");
+        }
+        Some(LinkConfig {
+            role: Role::InterRouter,
+            host: peers.host.clone(),
+            port: peers.port,
+            cost: 1,
+            tls: peers.tls.clone(),
+            transport: Transport::default(),
+            congestion: Congestion::default(),
+            connections: 1,
+            proxy: ProxyChoice::None,
+            server_name: None,
+        })
     }
 
     fn connections(&mut self, key: String, number: Option<u16>) -> u16 {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use karez_identity::{CertificateFacts, TlsMaterial};
 use karez_router_config::api::Direction;
-use karez_router_config::{AcceptConfig, Transport};
+use karez_router_config::{AcceptConfig, Role, Transport};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -363,7 +363,7 @@ async fn meet(
     let Some(connection) = connected else {
         return Ok(None);
     };
-    let peer = match admit(shared, &connection) {
+    let peer = match admit(shared, &connection, config.role) {
         Ok(peer) => peer,
         Err(reason) => {
             close(&connection, CloseCode::Refused, &reason);
@@ -376,7 +376,7 @@ async fn meet(
         role: config.role,
         name: peer.token,
         cost: 1,
-        admitted_by: Some((peer.serial, peer.fingerprint)),
+        admitted_by: peer.listed,
     };
     match greet(shared, side).await {
         Ok(session) => Ok(Some(session)),
@@ -397,11 +397,11 @@ fn has_left(connection: &Connection) -> bool {
 /// A peer whose certificate chains to our authority and is on the document's list; only [`admit`] makes one.
 struct VerifiedPeer {
     token: String,
-    serial: String,
-    fingerprint: String,
+    /// Serial and fingerprint of a certificate on the list; `None` for a router of this site.
+    listed: Option<(String, String)>,
 }
 
-fn admit(shared: &Shared, connection: &Connection) -> Result<VerifiedPeer, String> {
+fn admit(shared: &Shared, connection: &Connection, role: Role) -> Result<VerifiedPeer, String> {
     let leaf = connection
         .peer_certificate()
         .ok_or("a client certificate is required")?;
@@ -409,11 +409,18 @@ fn admit(shared: &Shared, connection: &Connection) -> Result<VerifiedPeer, Strin
     let config = shared
         .read(|state| state.config.clone())
         .ok_or("the router has no document yet")?;
+    // The site's own certificate and key: another router of this site.
+    let own = shared.own_certificate.load();
+    if role == Role::InterRouter && own.as_ref().is_some_and(|own| **own == facts.fingerprint) {
+        return Ok(VerifiedPeer {
+            token: "peer".to_owned(),
+            listed: None,
+        });
+    }
     match config.tokens.admit(&facts.serial, &facts.fingerprint) {
         Some(token) => Ok(VerifiedPeer {
             token: token.to_owned(),
-            serial: facts.serial,
-            fingerprint: facts.fingerprint,
+            listed: Some((facts.serial, facts.fingerprint)),
         }),
         None => {
             let name = crate::wire::clean(&facts.common_name, 64);

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use karez_router_config::Role;
 use karez_router_config::api::Direction;
 use karez_topology::{Filter, LinkId, LinkKind, RouterId, Site};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::saturation::Saturation;
 use crate::udp::Exchange;
@@ -47,6 +47,8 @@ pub(crate) struct LiveLink {
     pub(crate) filter: ArcSwap<Filter>,
     /// Wakes the session when there is something to tell the peer.
     pub(crate) wake: Notify,
+    /// Nothing has arrived from the peer for a moment: other ways come first.
+    pub(crate) suspect: watch::Sender<bool>,
 }
 
 impl LiveLink {

@@ -35,7 +35,11 @@ use crate::wire::{Body, Bye, Control, Hello, WireError, body, read_control, said
 const HELLO_LIMIT: Duration = Duration::from_secs(10);
 /// How often the control stream is tried, when the peer does not speak by itself.
 const PING: Duration = Duration::from_secs(1);
-/// A peer of whom nothing arrives for this long is gone: connections go another way.
+/// How often it is looked whether anything arrives from the peer.
+const LOOK: Duration = Duration::from_millis(500);
+/// While nothing arrives from a peer for this long, new connections go another way if there is one.
+const SUSPECT: Duration = Duration::from_millis(1500);
+/// A peer of whom nothing arrives for this long is gone.
 const SILENT_LIMIT: Duration = Duration::from_secs(3);
 /// A peer whose control stream is silent for this long is gone, whatever else arrives from it.
 const PONG_LIMIT: Duration = Duration::from_secs(20);
@@ -191,6 +195,7 @@ fn session(shared: &Shared, side: Side, send: SendStream, receive: RecvStream, p
         exchange: Exchange::default(),
         filter: ArcSwap::from_pointee(Filter::default()),
         wake: Notify::new(),
+        suspect: watch::Sender::new(false),
     };
     Session {
         link: Arc::new(link),
@@ -311,10 +316,10 @@ async fn write(
     mut pongs: mpsc::Receiver<u64>,
     heard: watch::Receiver<Instant>,
 ) -> Failure {
-    let mut ping = interval_at(Instant::now() + PING, PING);
-    ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut look = interval_at(Instant::now() + LOOK, LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut silence = Silence::new(link);
-    let mut count = 0;
+    let (mut count, mut asked) = (0, Instant::now());
     let mut leaving = false;
     loop {
         let body = tokio::select! {
@@ -327,15 +332,17 @@ async fn write(
                 None => continue,
             },
             Some(number) = pongs.recv() => Body::Pong(number),
-            _ = ping.tick() => {
+            _ = look.tick() => {
                 let heard = heard.borrow().elapsed();
                 if let Some(failure) = silence.check(link, heard) {
                     return failure;
                 }
                 // The dialler asks, the acceptor only when nobody asks it.
-                if link.direction == Direction::Incoming && heard < PING * 3 / 2 {
+                let unasked = link.direction == Direction::Incoming && heard < PING * 3 / 2;
+                if unasked || asked.elapsed() + LOOK / 2 < PING {
                     continue;
                 }
+                asked = Instant::now();
                 count += 1;
                 Body::Ping(count)
             }
@@ -373,8 +380,12 @@ impl Silence {
         if heard > PONG_LIMIT {
             return Some(Failure::down("the peer's control stream is silent"));
         }
-        let nothing = heard > SILENT_LIMIT && self.since.elapsed() + PING / 2 > SILENT_LIMIT;
-        nothing.then(|| Failure::down("nothing has arrived from the peer for 3 s"))
+        let silent = heard.min(self.since.elapsed());
+        link.suspect.send_if_modified(|suspect| {
+            let now = silent >= SUSPECT;
+            std::mem::replace(suspect, now) != now
+        });
+        (silent >= SILENT_LIMIT).then(|| Failure::down("nothing has arrived from the peer for 3 s"))
     }
 }
 

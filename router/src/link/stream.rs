@@ -48,6 +48,9 @@ pub(crate) enum OpenError {
     /// The peer's target could not be reached.
     #[error("the peer could not reach its target: {0}")]
     Refused(String),
+    /// Nothing arrives from the peer; it may be gone.
+    #[error("nothing arrives from the peer")]
+    Silent,
     /// The peer's targets have as many connections as they should have.
     #[error("the peer's targets are busy")]
     Saturated,
@@ -61,11 +64,26 @@ pub(crate) struct Opened {
 }
 
 /// Opens a stream to an address at or behind the peer; it carries data when this returns.
+///
+/// Who is not `patient` gives up when nothing arrives from the peer any more, since there may be another way.
 pub(crate) async fn open(
     link: &Arc<LiveLink>,
     address: &Address,
-    mut header: Open,
+    header: Open,
+    patient: bool,
 ) -> Result<Opened, OpenError> {
+    if patient {
+        return ask(link, address, header).await;
+    }
+    let mut suspect = link.suspect.subscribe();
+    tokio::select! {
+        biased;
+        opened = ask(link, address, header) => opened,
+        Ok(_) = suspect.wait_for(|suspect| *suspect) => Err(OpenError::Silent),
+    }
+}
+
+async fn ask(link: &Arc<LiveLink>, address: &Address, mut header: Open) -> Result<Opened, OpenError> {
     let slow = OpenError::Slow;
     let opened = timeout(OPEN_LIMIT, link.open()).await;
     let Stream {

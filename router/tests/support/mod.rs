@@ -50,7 +50,10 @@ impl Site {
                 name: name.into(),
                 ..SiteSection::default()
             },
-            router: RouterSection { id: None, mode },
+            router: RouterSection {
+                mode,
+                ..RouterSection::default()
+            },
             ..RouterDocument::default()
         };
         Self {

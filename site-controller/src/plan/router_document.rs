@@ -181,6 +181,7 @@ pub(crate) fn site_document(site: &SiteFacts, credentials: &Credentials) -> Rout
         router: router::RouterSection {
             id: None,
             mode: site.mode,
+            peers: None,
         },
         tls,
         accept,
@@ -200,6 +201,15 @@ pub(crate) fn site_document(site: &SiteFacts, credentials: &Credentials) -> Rout
             port: names::ADMIN_PORT,
         }),
         ..RouterDocument::default()
+    }
+}
+
+/// How the routers of a site that has several find each other.
+pub(crate) fn peers() -> router::PeersSection {
+    router::PeersSection {
+        host: names::ROUTER_PEERS.to_owned(),
+        port: names::INTER_ROUTER_PORT,
+        tls: "skupper-internal".to_owned(),
     }
 }
 

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use karez_kubernetes::{labels, names};
 use karez_router_config::AccessLogSection;
 
-use super::router_document::{add_services, config_map, credentials, site_document};
+use super::router_document::{add_services, config_map, credentials, peers, site_document};
 use super::site::owner;
 use super::tokens::reachable;
 use super::{Note, Plan, addresses, network, router_notes};
@@ -49,6 +49,10 @@ pub(crate) fn plan(snapshot: &ServiceSnapshot, now: Timestamp) -> Plan {
     let ports = addresses::allocate(&definitions.all, snapshot);
 
     let mut document = site_document(&snapshot.site, &credentials);
+    let config = SiteConfig::read(site);
+    if config.has_several_routers() {
+        document.router.peers = Some(peers());
+    }
     add_services(&mut document, &definitions.all, &ports, snapshot);
     document.access_log = access_log(site);
     plan.objects.push(config_map(&document, namespace, Some(&owner)));
@@ -64,7 +68,6 @@ pub(crate) fn plan(snapshot: &ServiceSnapshot, now: Timestamp) -> Plan {
     }));
     addresses::plan(&definitions.all, &ports, snapshot, &mut plan);
 
-    let config = SiteConfig::read(site);
     let reachable = reachable(&config, snapshot.services.get(names::ROUTER)).filter(|_| !config.edge);
     let alone;
     let status = match &snapshot.status {

@@ -10,7 +10,7 @@ use karez_kubernetes::{labels, names};
 use karez_router_config::Mode;
 
 use super::certificates::{Certificates, annotation, bytes, expires_soon};
-use super::router_document::{config_map, credentials, site_document};
+use super::router_document::{config_map, credentials, peers, site_document};
 use super::site_workloads::Workloads;
 use super::{CertificateKind, CertificateOrder, Note, Plan, tokens};
 use crate::object::{Strings, json, meta, reference, strings};
@@ -93,7 +93,10 @@ fn router_document(
         sync: false,
     };
     let credentials = credentials(&site, snapshot.secrets.values(), now);
-    let document = site_document(&site, &credentials);
+    let mut document = site_document(&site, &credentials);
+    if config.has_several_routers() {
+        document.router.peers = Some(peers());
+    }
     plan.objects
         .push(config_map(&document, &config.namespace, Some(owner)));
     plan.notes.extend(credentials.notes);

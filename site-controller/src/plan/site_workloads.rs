@@ -38,6 +38,9 @@ impl Workloads<'_> {
         if !self.config.edge {
             plan.objects.push(json(&self.router_service()));
         }
+        if self.config.has_several_routers() {
+            plan.objects.push(json(&self.peers_service()));
+        }
         if self.config.router_console {
             let console = vec![port("console", names::CONSOLE_PORT, None)];
             plan.objects.push(json(&self.service(
@@ -96,6 +99,20 @@ impl Workloads<'_> {
             &self.config.ingress,
             &self.config.router,
         )
+    }
+
+    /// Headless: its name has the address of each router, also of one that is not ready yet.
+    fn peers_service(&self) -> Service {
+        let ports = vec![
+            port("inter-router", names::INTER_ROUTER_PORT, None),
+            port("inter-router-quic", names::INTER_ROUTER_PORT, Some("UDP")),
+        ];
+        let mut service = self.service(names::ROUTER_PEERS, "ClusterIP", router_labels(), ports);
+        if let Some(spec) = &mut service.spec {
+            spec.cluster_ip = Some("None".to_owned());
+            spec.publish_not_ready_addresses = Some(true);
+        }
+        service
     }
 
     fn controller_service(&self) -> Option<Service> {
