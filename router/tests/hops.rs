@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use karez_identity::Credential;
 use karez_router_config::api::{LinkState, Status};
-use karez_router_config::{AcceptSection, LinkSection, Mode, Role};
+use karez_router_config::{AcceptSection, LinkSection, Mode, PeersSection, Role};
 use support::{LIMIT, Site, ask, echo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -355,4 +355,46 @@ async fn the_routers_of_a_site_link_to_each_other_and_are_one_site() {
     );
     let status = client.status();
     assert_eq!(status.links[0].peer.as_ref().unwrap().site_name, "public");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_routers_of_a_site_find_each_other_by_name_and_certificate() {
+    let (mut one, mut two) = (interior("public"), interior("public"));
+    // Both have the site's own certificate, and no token.
+    let server = one.issue("skupper-router", &["skupper-router"], Timestamp::now());
+    for (site, pod) in [(&mut one, [127, 83, 45, 2]), (&mut two, [127, 83, 45, 3])] {
+        support::write_profile(&site.folder.path().join("skupper-internal"), &server);
+        site.net = karez_net::Net::builder().pod_address(pod.into()).build();
+        site.document.router.id = Some(format!("public-{}", pod[3]));
+        for accept in &mut site.document.accept {
+            accept.host = "0.0.0.0".into();
+        }
+    }
+    two.document.router.peers = Some(PeersSection {
+        host: "127.83.45.3".into(),
+        port: 1,
+        tls: "skupper-internal".into(),
+    });
+    two.start().await;
+    let at = port(&two, Role::InterRouter).await;
+    one.document.router.peers = Some(PeersSection {
+        host: at.ip().to_string(),
+        port: at.port(),
+        tls: "skupper-internal".into(),
+    });
+    one.serve(echo().await);
+    one.start().await;
+    two.listen();
+    two.write();
+    let mut stream = TcpStream::connect(two.listener().await).await.unwrap();
+    assert_eq!(ask(&mut stream, b"hello").await, b"hello");
+
+    // Without the setting the certificate alone opens nothing.
+    two.document.router.peers = None;
+    two.write();
+    one.stop().await;
+    one.start().await;
+    one.until("started", |status| status.site.is_some()).await;
+    let refused = |status: &Status| status.listeners[0].state == "unreachable";
+    two.until("no peer", refused).await;
 }

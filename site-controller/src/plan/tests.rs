@@ -131,6 +131,20 @@ fn an_interior_site_is_complete() {
 }
 
 #[test]
+fn several_routers_of_a_site_find_each_other_through_a_headless_service() {
+    let plan = site::plan(&snapshot([("name", "s"), ("routers", "3")]), now());
+    let service = object(&plan, "Service", "skupper-router-peers");
+    assert_eq!(service["spec"]["clusterIP"], "None");
+    assert_eq!(service["spec"]["publishNotReadyAddresses"], true);
+    let document = object(&plan, "ConfigMap", "skupper-internal")["data"]["karez-router.yaml"].clone();
+    assert!(document.as_str().unwrap().contains("host: skupper-router-peers"), "{document}");
+    let names = |plan: &Plan| plan.objects.iter().any(|one| one["metadata"]["name"] == "skupper-router-peers");
+    assert!(!names(&site::plan(&snapshot([("name", "s")]), now())), "one router needs none");
+    let edge = snapshot([("name", "s"), ("routers", "3"), ("edge", "true")]);
+    assert!(!names(&site::plan(&edge, now())), "edge routers do not link to each other");
+}
+
+#[test]
 fn the_router_deployment_is_skuppers() {
     let plan = site::plan(&snapshot([("name", "public-site")]), now());
     let router = object(&plan, "Deployment", "skupper-router");
