@@ -34,7 +34,7 @@ fn main() {
             },
         ),
         (
-            "mesh-of-200-routers",
+            "sparse-mesh-of-200-routers",
             mesh,
             Size {
                 interior: 200,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::filter::Scope;
 use crate::model::{Address, Announcement, Fingerprint, Part, RouterId};
 
 /// One offer of an address by a router, from itself or from an edge attached to it.
@@ -18,6 +19,22 @@ pub(crate) struct Offer {
 pub(crate) struct Index {
     offers: BTreeMap<Address, BTreeMap<RouterId, Vec<Offer>>>,
     sites: BTreeMap<String, BTreeSet<(RouterId, Part)>>,
+    /// Those of the sites that edges may have to know of.
+    offering: BTreeMap<String, BTreeSet<(RouterId, Part)>>,
+}
+
+/// Whether edges may have to know of a site that says this: edges without services are no one's business.
+fn concerns_edges(has: &Announcement) -> bool {
+    !has.services.is_empty() || !has.site.edge
+}
+
+fn remove(from: &mut BTreeMap<String, BTreeSet<(RouterId, Part)>>, id: &str, place: &(RouterId, Part)) {
+    if let Some(places) = from.get_mut(id) {
+        places.remove(place);
+        if places.is_empty() {
+            from.remove(id);
+        }
+    }
 }
 
 /// What has to be looked at again.
@@ -32,8 +49,7 @@ impl Changed {
     pub(crate) fn note(&mut self, has: &Announcement) {
         self.addresses
             .extend(has.routes.iter().map(|route| route.address.clone()));
-        // Edges without services are no one's business.
-        if !has.services.is_empty() || !has.site.edge {
+        if concerns_edges(has) {
             self.sites.insert(has.site.id.clone());
         }
     }
@@ -51,6 +67,10 @@ impl Index {
         }
         let told = self.sites.entry(has.site.id.clone()).or_default();
         told.insert((router.clone(), part));
+        if concerns_edges(has) {
+            let offering = self.offering.entry(has.site.id.clone()).or_default();
+            offering.insert((router.clone(), part));
+        }
     }
 
     pub(crate) fn remove(&mut self, router: &RouterId, part: Part, has: &Announcement) {
@@ -68,12 +88,9 @@ impl Index {
                 self.offers.remove(&route.address);
             }
         }
-        if let Some(told) = self.sites.get_mut(&has.site.id) {
-            told.remove(&(router.clone(), part));
-            if told.is_empty() {
-                self.sites.remove(&has.site.id);
-            }
-        }
+        let place = (router.clone(), part);
+        remove(&mut self.sites, &has.site.id, &place);
+        remove(&mut self.offering, &has.site.id, &place);
     }
 
     /// The offers of an address, by router.
@@ -81,11 +98,43 @@ impl Index {
         self.offers.get(address).into_iter().flatten()
     }
 
-    /// Addresses after this one, in order.
-    pub(crate) fn addresses_after(&self, last: Option<&Address>) -> impl Iterator<Item = &Address> {
+    /// The addresses of a scope after this one, in order.
+    pub(crate) fn addresses_after<'a>(
+        &'a self,
+        last: Option<&Address>,
+        scope: &'a Scope,
+    ) -> Box<dyn Iterator<Item = &'a Address> + 'a> {
         use std::ops::Bound::{Excluded, Unbounded};
-        let from = last.map_or(Unbounded, Excluded);
-        self.offers.range((from, Unbounded)).map(|(address, _)| address)
+        let after = last.map_or(Unbounded, Excluded);
+        let names = match scope {
+            Scope::Any => {
+                let all = self.offers.range::<Address, _>((after, Unbounded));
+                return Box::new(all.map(|(address, _)| address));
+            }
+            Scope::Only(names) => names,
+        };
+        // Only what begins as one of the names is looked at: a token's scope is small, the network may be large.
+        let mut matching: Vec<&Address> = names
+            .iter()
+            .flat_map(|name| {
+                let start = name.strip_suffix('*').unwrap_or(name);
+                let first = Address {
+                    name: start.to_owned(),
+                    port: 0,
+                };
+                let from_there = self.offers.range(first..).map(|(address, _)| address);
+                from_there.take_while(move |address| address.name.starts_with(start))
+            })
+            .filter(|address| scope.allows(&address.name) && last.is_none_or(|last| *address > last))
+            .collect();
+        matching.sort_unstable();
+        matching.dedup();
+        Box::new(matching.into_iter())
+    }
+
+    /// The ids of all sites that edges may have to know of.
+    pub(crate) fn offering(&self) -> impl Iterator<Item = &String> {
+        self.offering.keys()
     }
 
     /// The ids of all sites.

@@ -27,8 +27,6 @@ pub(crate) struct ForEdge {
     pub(crate) catch_up: Option<Option<Address>>,
     pub(crate) addresses: BTreeSet<Address>,
     pub(crate) sites: BTreeSet<String>,
-    /// The first telling is under way: there is nothing to take back.
-    pub(crate) fresh: bool,
     /// Sites that it was told of.
     pub(crate) told_sites: BTreeSet<String>,
 }
@@ -40,7 +38,6 @@ impl ForEdge {
             catch_up: None,
             addresses: BTreeSet::new(),
             sites: BTreeSet::new(),
-            fresh: false,
             told_sites: BTreeSet::new(),
         }
     }
@@ -58,7 +55,6 @@ impl Outbox {
             LinkKind::Attached => Self::Attached(Box::new(ForEdge {
                 first: true,
                 catch_up: Some(None),
-                fresh: true,
                 ..ForEdge::nothing()
             })),
         }

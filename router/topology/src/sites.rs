@@ -94,25 +94,17 @@ impl Topology {
         let reach = &link.filter.reach;
         if let Some(last) = edge.catch_up.take() {
             if last.is_none() {
-                edge.sites.extend(self.index.sites().cloned());
+                edge.sites.extend(self.index.offering().cloned());
             }
-            let mut come_to = None;
-            for address in self.index.addresses_after(last.as_ref()) {
+            let mut come_to = last.as_ref();
+            for address in self.index.addresses_after(last.as_ref(), reach) {
                 if summary.entries() >= ENTRIES {
-                    edge.catch_up = Some(come_to);
+                    edge.catch_up = Some(come_to.cloned());
                     break;
                 }
-                match self
-                    .route(id, address)
-                    .filter(|_| reach.allows(address.service()))
-                {
-                    Some(route) => summary.routes.push(route),
-                    None if !summary.first && !edge.fresh => summary.unreachable.push(address.clone()),
-                    None => {}
-                }
-                come_to = Some(address.clone());
+                summary.routes.extend(self.route(id, address));
+                come_to = Some(address);
             }
-            edge.fresh &= edge.catch_up.is_some();
         }
         while summary.entries() < ENTRIES
             && let Some(address) = edge.addresses.pop_first()

@@ -422,9 +422,11 @@ impl Topology {
         };
         link.filter = filter;
         match (&mut link.outbox, link.kind) {
-            // What it may no longer reach is taken back, what it may reach now is told.
+            // Told anew: what it may no longer reach is not told again.
             (Outbox::Attached(edge), _) => {
+                edge.first = true;
                 edge.catch_up = Some(None);
+                edge.told_sites.clear();
                 self.wake.insert(id);
                 self.believe(id);
             }
