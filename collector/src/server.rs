@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::middleware::Next;
@@ -20,6 +21,7 @@ use hyper_util::service::TowerToHyperService;
 use karez_collector_config::common::{Auth, GrpcServer, HttpServer, ServerTls};
 use karez_lifecycle::Shutdown;
 use karez_net::TcpListeners;
+use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -32,6 +34,8 @@ use crate::component::{ComponentContext, Running, StartError};
 use crate::extensions::auth::{AuthError, Principal, ServerAuth};
 use crate::tls;
 
+/// How often the authorities of clients are read again where only that is asked for.
+const CLIENT_CA_RELOAD: Duration = Duration::from_secs(10);
 /// Connections of one server at once.
 const MAX_CONNECTIONS: usize = 4096;
 /// For a TLS handshake and for the head of a request.
@@ -90,8 +94,9 @@ impl<'a> Server<'a> {
 
     /// Binds and serves until the stop of what it gives.
     pub async fn serve(self, router: axum::Router, cx: &ComponentContext) -> Result<Running, StartError> {
+        let key = self.key("tls");
         let tls = match self.tls {
-            Some(tls) => Some(TlsAcceptor::from(tls::server(tls, &self.key("tls"))?)),
+            Some(tls) => Some(Arc::new(ArcSwap::new(tls::server(tls, &key)?))),
             None => None,
         };
         let router = match cx.server_auth(self.auth)? {
@@ -119,15 +124,62 @@ impl<'a> Server<'a> {
             max_streams: self.max_streams,
         };
         let stop = running.stopping();
+        if let Some((config, current)) = self.tls.zip(accepting.tls.clone())
+            && let Some(interval) = reloads(config)
+        {
+            let (config, component) = (config.clone(), cx.key.clone());
+            running.spawn(async move {
+                let read = || tls::server(&config, &key);
+                read_again(interval, &current, read, &component, &stop).await;
+            });
+        }
+        let stop = running.stopping();
         running.spawn(accepting.run(stop));
         Ok(running)
+    }
+}
+
+/// How often a server's certificates are read again, if they are.
+fn reloads(tls: &ServerTls) -> Option<Duration> {
+    match (tls.reload_interval.is_zero(), tls.client_ca_file_reload) {
+        (false, _) => Some(tls.reload_interval.max(Duration::from_millis(10))),
+        (true, true) => Some(CLIENT_CA_RELOAD),
+        (true, false) => None,
+    }
+}
+
+/// Reads files again in an interval. What cannot be used leaves in place what there was.
+async fn read_again(
+    interval: Duration,
+    current: &ArcSwap<ServerConfig>,
+    read: impl Fn() -> Result<Arc<ServerConfig>, StartError>,
+    component: &str,
+    stop: &Shutdown,
+) {
+    let mut failing = false;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(interval) => {}
+            () = stop.triggered() => return,
+        }
+        match read() {
+            Ok(config) => {
+                current.store(config);
+                failing = false;
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::error!(component, %error, "the TLS files cannot be read again; the last ones are used");
+                }
+            }
+        }
     }
 }
 
 struct Accepting {
     listeners: TcpListeners,
     router: axum::Router,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<ArcSwap<ServerConfig>>>,
     max_streams: u32,
 }
 
@@ -155,7 +207,9 @@ impl Accepting {
                 () = stop.triggered() => break,
             };
             let watcher = graceful.watcher();
-            let (router, tls, max_streams) = (self.router.clone(), self.tls.clone(), self.max_streams);
+            let acceptor = |tls: &Arc<ArcSwap<ServerConfig>>| TlsAcceptor::from(tls.load_full());
+            let tls = self.tls.as_ref().map(acceptor);
+            let (router, max_streams) = (self.router.clone(), self.max_streams);
             connections.spawn(async move {
                 let _slot = slot;
                 match tls {

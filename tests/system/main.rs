@@ -13,6 +13,7 @@ mod datagrams;
 mod demo;
 mod input;
 mod kubectl;
+mod nothing_lost;
 mod real_cluster;
 mod support;
 mod survival;
@@ -34,6 +35,7 @@ fn main() {
         input::trials(),
         change::trials(),
         real_cluster::trials(),
+        nothing_lost::trials(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit();
 }

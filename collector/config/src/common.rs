@@ -53,7 +53,7 @@ pub struct ClientTls {
 pub struct ServerTls {
     /// A file with the authorities that clients' certificates must come from: makes TLS mutual.
     pub client_ca_file: String,
-    /// Has no effect yet.
+    /// Read the authorities of clients again, now and then.
     pub client_ca_file_reload: bool,
     /// Accepted, not used by a server.
     pub ca_file: String,
@@ -73,7 +73,7 @@ pub struct ServerTls {
     pub min_version: String,
     /// `1.2` or `1.3`.
     pub max_version: String,
-    /// Has no effect yet: files are read when the component starts.
+    /// How often the files are read again; 0 never.
     #[serde(deserialize_with = "duration")]
     pub reload_interval: Duration,
     /// Has no effect: the cipher suites are those of the TLS library.
@@ -264,7 +264,7 @@ pub struct HttpServer {
     pub include_metadata: bool,
     /// Added to answers.
     pub response_headers: IndexMap<String, String>,
-    /// Has no effect: gzip, zstd and deflate are read.
+    /// Has no effect: gzip, zstd, snappy, zlib and deflate are read.
     pub compression_algorithms: Vec<String>,
     /// Has no effect.
     #[serde(deserialize_with = "duration")]
@@ -319,7 +319,7 @@ impl HttpServer {
 pub struct HttpClient {
     /// `http://host:port` or `https://host:port`, with an optional path.
     pub endpoint: String,
-    /// Has no effect yet.
+    /// An HTTP proxy, `http://[user:password@]host:port`, that connects to the endpoint.
     pub proxy_url: String,
     /// TLS for `https://`.
     pub tls: ClientTls,

@@ -7,10 +7,6 @@ use karez_document::yaml::{Kind, Node, join_key};
 const KEYS: &[(&str, &str)] = &[
     ("cipher_suites", "the TLS library's own suites are used"),
     ("compaction", "space is given back by deleting whole segments"),
-    (
-        "client_ca_file_reload",
-        "change the document to have files read again",
-    ),
     ("compression_params", "the library's own level is used"),
     ("curve_preferences", "the TLS library's own groups are used"),
     ("enforcement_policy", "pings are tolerated"),
@@ -29,7 +25,10 @@ pub(crate) fn no_effect(node: &Node, key: &str, diagnoses: &mut Vec<Diagnosis>) 
         Kind::Mapping(entries) => {
             for entry in entries {
                 let at = join_key(key, &entry.key);
-                match KEYS.iter().find(|(name, _)| *name == entry.key) {
+                // Servers do read their files again.
+                let has_effect = entry.key == "reload_interval" && !at.starts_with("exporters.");
+                let found = KEYS.iter().find(|(name, _)| *name == entry.key);
+                match found.filter(|_| !has_effect) {
                     Some((_, instead)) => {
                         let place = node.key_place(&entry.key);
                         diagnoses.push(Diagnosis::warning(place, at, "has no effect yet", *instead));

@@ -195,6 +195,15 @@ pub enum Compression {
     Gzip,
     /// zstd.
     Zstd,
+    /// Snappy, as one block (HTTP only).
+    Snappy,
+    /// Snappy, framed (HTTP only).
+    #[serde(rename = "x-snappy-framed")]
+    SnappyFramed,
+    /// zlib (HTTP only).
+    Zlib,
+    /// What HTTP calls deflate, which is zlib (HTTP only).
+    Deflate,
     /// Not at all.
     #[serde(alias = "")]
     None,

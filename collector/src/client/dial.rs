@@ -18,6 +18,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::Proxy;
+
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// Dials one host and port, whatever URI it is asked for: the URI's authority may be another name.
@@ -31,15 +33,26 @@ pub struct Dial {
     pub port: u16,
     /// TLS, with the name that the server's certificate must have.
     pub tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    /// The proxy that connects to it.
+    pub proxy: Option<Proxy>,
 }
 
 impl Dial {
     async fn dial(self) -> io::Result<TokioIo<Stream>> {
-        let stream = self
-            .net
-            .connect_tcp(&self.host, self.port)
-            .await
-            .map_err(io::Error::other)?;
+        let stream = match &self.proxy {
+            None => self
+                .net
+                .connect_tcp(&self.host, self.port)
+                .await
+                .map_err(io::Error::other)?,
+            Some(proxy) => {
+                let connecting = proxy.connect(&self.net, &self.host, self.port);
+                tokio::time::timeout(HANDSHAKE, connecting).await.map_err(|_| {
+                    let message = format!("the proxy {}:{} does not answer", proxy.host, proxy.port);
+                    io::Error::new(io::ErrorKind::TimedOut, message)
+                })??
+            }
+        };
         let Some((config, name)) = self.tls else {
             return Ok(TokioIo::new(Stream::Plain(stream)));
         };

@@ -66,6 +66,7 @@ pub(crate) async fn fetch(net: &Net, url: &Url, tls: &Arc<ClientConfig>) -> Resu
         host: host.to_owned(),
         port,
         tls,
+        proxy: None,
     };
     tokio::time::timeout(LIMIT, exchange(dial, url))
         .await

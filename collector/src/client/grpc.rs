@@ -56,6 +56,17 @@ impl GrpcClient {
             let (message, mend) = wrong.split_once("; ").unwrap_or((&wrong, "correct it"));
             StartError::config("endpoint", message, mend)
         })?;
+        if !matches!(
+            client.compression,
+            Compression::Gzip | Compression::Zstd | Compression::None
+        ) {
+            let message = "gRPC is compressed here with gzip or zstd, or not at all";
+            return Err(StartError::config(
+                "compression",
+                message,
+                "write gzip, zstd or none",
+            ));
+        }
         let secure = uses_tls(client, target.tls);
         let auth = cx.client_auth(client.auth.as_ref())?;
         if !secure && auth.as_ref().is_some_and(|auth| auth.needs_secure_transport()) {
@@ -95,6 +106,7 @@ impl GrpcClient {
             host: target.host,
             port: target.port,
             tls,
+            proxy: None,
         };
         let mut endpoint = Endpoint::from_static("http://exporter").origin(origin.clone());
         if let Some(keepalive) = &client.keepalive {
@@ -164,7 +176,8 @@ impl GrpcClient {
         grpc = match self.compression {
             Compression::Gzip => grpc.send_compressed(CompressionEncoding::Gzip),
             Compression::Zstd => grpc.send_compressed(CompressionEncoding::Zstd),
-            Compression::None => grpc,
+            // What only HTTP has is refused when the client is made.
+            _ => grpc,
         };
         let call = async {
             grpc.ready()

@@ -13,8 +13,8 @@ use karez_collector_config::common as config;
 use karez_collector_config::values::Compression;
 use url::Url;
 
-use super::Dial;
 use super::grpc::{chain, headers, server_name};
+use super::{Dial, Proxy};
 use crate::component::{ComponentContext, StartError};
 use crate::extensions::auth::ClientAuth;
 use crate::tls;
@@ -75,11 +75,18 @@ impl HttpClient {
             }
             _ => None,
         };
+        let proxy = match client.proxy_url.as_str() {
+            "" => None,
+            url => Some(Proxy::parse(url).map_err(|wrong| {
+                StartError::config("proxy_url", wrong, "write such as http://proxy:3128")
+            })?),
+        };
         let dial = Dial {
             net: cx.net.clone(),
             host,
             port,
             tls,
+            proxy,
         };
         let mut builder = legacy::Client::builder(TokioExecutor::new());
         builder.pool_timer(TokioTimer::new());
@@ -174,5 +181,23 @@ fn compress(compression: Compression, body: Bytes) -> std::io::Result<(Bytes, Op
             Ok((encoder.finish()?.into(), Some("gzip")))
         }
         Compression::Zstd => Ok((zstd::bulk::compress(&body, 0)?.into(), Some("zstd"))),
+        Compression::Snappy => {
+            let packed = snap::raw::Encoder::new().compress_vec(&body)?;
+            Ok((packed.into(), Some("snappy")))
+        }
+        Compression::SnappyFramed => {
+            let mut encoder = snap::write::FrameEncoder::new(Vec::new());
+            encoder.write_all(&body)?;
+            let packed = encoder.into_inner().map_err(|error| error.into_error())?;
+            Ok((packed.into(), Some("x-snappy-framed")))
+        }
+        Compression::Zlib => Ok((zlib(&body)?, Some("zlib"))),
+        Compression::Deflate => Ok((zlib(&body)?, Some("deflate"))),
     }
+}
+
+fn zlib(body: &[u8]) -> std::io::Result<Bytes> {
+    let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(body)?;
+    Ok(encoder.finish()?.into())
 }

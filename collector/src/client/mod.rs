@@ -4,8 +4,10 @@ mod dial;
 mod fetch;
 mod grpc;
 mod http;
+mod proxy;
 
 pub use dial::{Dial, Stream};
 pub(crate) use fetch::{FetchError, fetch};
 pub use grpc::{CallError, GrpcClient};
 pub use http::{Answer, HttpClient, HttpError};
+pub use proxy::Proxy;

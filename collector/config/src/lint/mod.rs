@@ -309,15 +309,6 @@ impl Lint<'_> {
         }
         self.client_tls(&exporter.client.tls, at, node);
         self.authenticator(exporter.client.auth.as_ref(), at, node, &[], Side::Client);
-        if !exporter.client.proxy_url.is_empty() {
-            let key = format!("{at}.proxy_url");
-            self.warning(
-                place_of(node, &["proxy_url"]),
-                key,
-                "has no effect yet",
-                "remove it",
-            );
-        }
     }
 
     fn extension(&self, auth: Option<&Auth>) -> Option<&ExtensionConfig> {

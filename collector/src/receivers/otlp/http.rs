@@ -242,8 +242,13 @@ fn decompress(headers: &HeaderMap, body: Bytes, max_body: usize) -> Result<Bytes
         "gzip" => Box::new(flate2::read::MultiGzDecoder::new(body.as_ref())),
         "zlib" | "deflate" => Box::new(flate2::read::ZlibDecoder::new(body.as_ref())),
         "zstd" => Box::new(zstd::stream::read::Decoder::new(body.as_ref()).map_err(broken)?),
+        // Older senders frame what they call snappy.
+        "snappy" | "x-snappy-framed" if body.starts_with(SNAPPY_FRAMES) => {
+            Box::new(snap::read::FrameDecoder::new(body.as_ref()))
+        }
+        "snappy" => return unsnap(&body, max_body),
         other => {
-            let known = "supported: gzip, zstd, deflate, zlib";
+            let known = "supported: gzip, zstd, snappy, x-snappy-framed, deflate, zlib";
             return Err((
                 StatusCode::BAD_REQUEST,
                 format!("unsupported Content-Encoding: {other}; {known}"),
@@ -262,6 +267,20 @@ fn decompress(headers: &HeaderMap, body: Bytes, max_body: usize) -> Result<Bytes
         )),
         false => Ok(out.into()),
     }
+}
+
+/// How a framed snappy stream begins.
+const SNAPPY_FRAMES: &[u8] = b"\xff\x06\x00\x00sNaPpY";
+
+/// A block of snappy, whose length is known before it is unpacked.
+fn unsnap(body: &[u8], max_body: usize) -> Result<Bytes, (StatusCode, String)> {
+    let length = snap::raw::decompress_len(body).map_err(|error| broken(error.into()))?;
+    if length > max_body {
+        let message = format!("the body is larger than {max_body} bytes");
+        return Err((StatusCode::PAYLOAD_TOO_LARGE, message));
+    }
+    let unpacked = snap::raw::Decoder::new().decompress_vec(body);
+    unpacked.map(Bytes::from).map_err(|error| broken(error.into()))
 }
 
 fn broken(error: std::io::Error) -> (StatusCode, String) {
@@ -306,6 +325,28 @@ mod tests {
         assert!(matches("https://*.example.com", "https://a.example.com"));
         assert!(!matches("https://*.example.com", "https://example.org"));
         assert!(!matches("ab*ba", "aba"));
+    }
+
+    #[test]
+    fn snappy_is_unpacked_as_a_block_and_framed_and_bounded() {
+        use std::io::Write as _;
+        let text = vec![7; 5000];
+        let block = snap::raw::Encoder::new().compress_vec(&text).unwrap();
+        let mut frames = snap::write::FrameEncoder::new(Vec::new());
+        frames.write_all(&text).unwrap();
+        let frames = frames.into_inner().unwrap();
+        for (name, body) in [
+            ("snappy", block),
+            ("snappy", frames.clone()),
+            ("x-snappy-framed", frames),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(name));
+            let unpacked = decompress(&headers, body.clone().into(), 5000).unwrap();
+            assert_eq!(unpacked, text, "{name}");
+            let (status, _) = decompress(&headers, body.into(), 4999).unwrap_err();
+            assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "{name}");
+        }
     }
 
     #[test]
