@@ -43,6 +43,8 @@ fn links(state: &State) -> Vec<LinkStatus> {
 
 fn outgoing(state: &State, name: &str, dial: &DialState) -> Option<LinkStatus> {
     let config = state.config.as_ref()?.links.get(name)?;
+    let mut made = state.live.values();
+    let live = made.rfind(|link| link.direction == Direction::Outgoing && link.name == name);
     Some(LinkStatus {
         name: name.to_owned(),
         role: config.role,
@@ -55,16 +57,8 @@ fn outgoing(state: &State, name: &str, dial: &DialState) -> Option<LinkStatus> {
         error: dial.error.clone(),
         since: dial.since.to_string(),
         token: dial.token.clone(),
-        transport: state
-            .live
-            .values()
-            .rfind(|link| link.direction == Direction::Outgoing && link.name == name)
-            .map(|link| link.transport().as_str().to_owned()),
-        carries: state
-            .live
-            .values()
-            .rfind(|link| link.direction == Direction::Outgoing && link.name == name)
-            .map(|link| carries(link)),
+        transport: live.map(|link| link.transport().as_str().to_owned()),
+        carries: live.map(|link| carries(link)),
     })
 }
 
@@ -97,6 +91,7 @@ fn carries(link: &LiveLink) -> CarriesStatus {
         packets_sent: statistics.packets_sent,
         packets_lost: statistics.packets_lost,
         connections: link.open.load(Ordering::Relaxed),
+        transport_connections: link.connections() as u64,
         certificate_expiry: facts.map(|facts| facts.not_after.to_string()),
     }
 }

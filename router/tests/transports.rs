@@ -1,5 +1,7 @@
 //! Which transport carries a link, and how it is reached: over UDP or not, through a proxy, behind an ingress.
 
+#![allow(clippy::unwrap_used, reason = "what cannot go on fails")]
+
 mod support;
 
 use std::net::SocketAddr;
@@ -255,6 +257,58 @@ async fn connections_made_while_a_link_moves_are_all_carried() {
             }
         };
         timeout(LIMIT, asking).await.expect("moves in time");
+    }
+    edge.stop().await;
+    public.stop().await;
+}
+
+/// Relays UDP from a port of its own, for many clients; says how many there are.
+async fn relay_many(to: SocketAddr) -> (SocketAddr, tokio::sync::watch::Receiver<usize>) {
+    let near = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+    let address = near.local_addr().unwrap();
+    let (count, counted) = tokio::sync::watch::channel(0);
+    tokio::spawn(async move {
+        let mut clients: std::collections::HashMap<SocketAddr, Arc<UdpSocket>> = Default::default();
+        let mut datagram = vec![0; 65_536];
+        while let Ok((length, from)) = near.recv_from(&mut datagram).await {
+            let known = clients.len();
+            if let std::collections::hash_map::Entry::Vacant(new) = clients.entry(from) {
+                let far = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+                far.connect(to).await.unwrap();
+                new.insert(far.clone());
+                count.send_replace(known + 1);
+                let near = near.clone();
+                tokio::spawn(async move {
+                    let mut datagram = vec![0; 65_536];
+                    while let Ok(length) = far.recv(&mut datagram).await {
+                        let _ = near.send_to(&datagram[..length], from).await;
+                    }
+                });
+            }
+            let _ = clients[&from].send(&datagram[..length]).await;
+        }
+    });
+    (address, counted)
+}
+
+#[tokio::test]
+async fn a_link_has_as_many_connections_as_wanted_each_on_a_socket_of_its_own() {
+    let (mut public, mut edge, token) = sites(Transport::Quic).await;
+    let (front, mut clients) = relay_many(public.port().await).await;
+    edge.link_to(front, &token);
+    edge.document.links[0].transport = Transport::Quic;
+    edge.document.links[0].connections = Some(3);
+    edge.start().await;
+    let three = |link: &LinkStatus| {
+        link.carries
+            .as_ref()
+            .is_some_and(|carries| carries.transport_connections == 3)
+    };
+    edge.link("a link of three connections", three).await;
+    public.link("the same at the peer", three).await;
+    assert_eq!(*clients.borrow_and_update(), 3);
+    for _ in 0..7 {
+        carries(&edge).await;
     }
     edge.stop().await;
     public.stop().await;

@@ -142,6 +142,9 @@ pub struct CarriesStatus {
     pub packets_lost: u64,
     /// Connections open on it.
     pub connections: u64,
+    /// The transport's own connections that carry it.
+    #[serde(default)]
+    pub transport_connections: u64,
     /// When the peer's certificate ends, RFC 3339.
     #[serde(default)]
     pub certificate_expiry: Option<String>,

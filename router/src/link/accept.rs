@@ -5,24 +5,26 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use karez_identity::{CertificateFacts, TlsMaterial};
+use karez_identity::CertificateFacts;
 use karez_router_config::api::Direction;
-use karez_router_config::{AcceptConfig, Role, Transport};
+use karez_router_config::{AcceptConfig, Role};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::bind::{addresses, bind};
+use super::data;
 use super::failure::{CloseCode, Failure, close};
-use super::session::{Session, Side, TOKEN_REVOKED, greet};
+use super::live::LiveLink;
+use super::session::{self, Session, Side, TOKEN_REVOKED, greet};
 use super::transport::listener::{Incoming, Listener};
-use super::transport::quic::{QuicListener, QuicSettings};
-use super::transport::tls::TlsListener;
 use super::transport::{Connection, ConnectionError};
-use crate::listener::{BIND_AGAIN, endpoint};
+use crate::listener::BIND_AGAIN;
 use crate::metrics::Fault;
 use crate::profiles::{Profile, usable};
 use crate::shared::{BoundState, Shared};
+use crate::wire::Body;
 
 /// Handshakes at once; more wait in the endpoint's bounded queue.
 const HANDSHAKES: usize = 64;
@@ -133,20 +135,6 @@ async fn open(shared: &Shared, accept: &mut Accept) -> Vec<Listener> {
     }
 }
 
-/// Where links are accepted, each address once.
-fn addresses(listeners: &[Listener]) -> Vec<SocketAddr> {
-    let mut addresses = Vec::new();
-    for address in listeners
-        .iter()
-        .filter_map(|listener| listener.local_address().ok())
-    {
-        if !addresses.contains(&address) {
-            addresses.push(address);
-        }
-    }
-    addresses
-}
-
 /// Why links end when we stop taking them.
 fn why(shared: &Shared) -> &'static str {
     if shared.shutdown.is_triggered() {
@@ -154,86 +142,6 @@ fn why(shared: &Shared) -> &'static str {
     } else {
         "the port was closed there"
     }
-}
-
-/// Binds UDP, and TCP on the same number.
-async fn bind(
-    shared: &Shared,
-    config: &AcceptConfig,
-    material: &TlsMaterial,
-) -> Result<Vec<Listener>, String> {
-    let mut listeners = Vec::new();
-    let mut port = config.port;
-    if config.transport != Transport::Tls {
-        listeners = bind_quic(shared, config, material)?;
-        port = addresses(&listeners).first().map_or(port, SocketAddr::port);
-    }
-    if config.transport != Transport::Quic {
-        listeners.extend(bind_tls(shared, config, port, material).await?);
-    }
-    Ok(listeners)
-}
-
-async fn bind_tls(
-    shared: &Shared,
-    config: &AcceptConfig,
-    port: u16,
-    material: &TlsMaterial,
-) -> Result<Vec<Listener>, String> {
-    let wanted = endpoint(&config.host, port);
-    let bound = shared
-        .net
-        .listen_tcp(&wanted)
-        .await
-        .map_err(|error| error.to_string())?;
-    let mut sockets = bound.into_listeners();
-    let local: Vec<SocketAddr> = sockets
-        .iter()
-        .filter_map(|socket| socket.local_addr().ok())
-        .collect();
-    if let Some(external) = external(shared, &local) {
-        let port = local.first().map_or(port, SocketAddr::port);
-        let outside = shared.net.listen_tcp_at(SocketAddr::new(external, port)).await;
-        sockets.extend(outside.map_err(|error| error.to_string())?.into_listeners());
-    }
-    let made = sockets
-        .into_iter()
-        .map(|socket| TlsListener::new(socket, material).map(Listener::Tls));
-    made.collect::<Result<_, _>>()
-        .map_err(|error| format!("{wanted}: {error}"))
-}
-
-/// On the local cluster peers come to the site's own address, not to the Pod's: it, unless it is bound already.
-fn external(shared: &Shared, bound: &[SocketAddr]) -> Option<IpAddr> {
-    let (pod, external) = (shared.net.pod_address()?, shared.net.external_address()?);
-    let taken = |address: &SocketAddr| address.ip() == external || address.ip().is_unspecified();
-    (external != pod && !bound.iter().any(taken)).then_some(external)
-}
-
-fn bind_quic(
-    shared: &Shared,
-    config: &AcceptConfig,
-    material: &TlsMaterial,
-) -> Result<Vec<Listener>, String> {
-    let wanted = endpoint(&config.host, config.port);
-    let mut sockets = shared.net.bind_udp(&wanted).map_err(|error| error.to_string())?;
-    let bound: Vec<SocketAddr> = sockets
-        .iter()
-        .filter_map(|socket| socket.local_addr().ok())
-        .collect();
-    if let Some(external) = external(shared, &bound) {
-        let port = bound.first().map_or(config.port, SocketAddr::port);
-        let outside = shared.net.bind_udp_at(SocketAddr::new(external, port));
-        sockets.push(outside.map_err(|error| error.to_string())?);
-    }
-    let settings = QuicSettings {
-        congestion: config.congestion,
-    };
-    let made = sockets
-        .into_iter()
-        .map(|socket| QuicListener::new(socket, material, settings).map(Listener::Quic));
-    made.collect::<Result<_, _>>()
-        .map_err(|error| format!("{wanted}: {error}"))
 }
 
 /// Takes over a renewed credential for handshakes to come; links that are up stay.
@@ -316,11 +224,15 @@ impl Taking {
                     () = taking.closing.cancelled() => return,
                 };
                 match met {
-                    Ok(Some(session)) => {
+                    Ok(Met::Link(session)) => {
                         drop(slot);
-                        taking.carry(session).await;
+                        taking.carry(*session).await;
                     }
-                    Ok(None) => {}
+                    Ok(Met::Further(link, connection)) => {
+                        drop(slot);
+                        data::serve(&taking.shared, &link, connection).await;
+                    }
+                    Ok(Met::Nobody) => {}
                     Err(failure) => taking.refused(refusals, remote, &failure),
                 }
             });
@@ -352,16 +264,22 @@ impl Taking {
     }
 }
 
-/// Handshake, admission, hello. `None`: no link of its own, or the peer did without.
-async fn meet(
-    shared: &Shared,
-    incoming: Incoming,
-    config: &AcceptConfig,
-) -> Result<Option<Session>, Failure> {
+/// Who came.
+enum Met {
+    /// A link.
+    Link(Box<Session>),
+    /// A further connection of a link.
+    Further(Arc<LiveLink>, Connection),
+    /// Nobody who stays: it belongs to a connection that is up, or did without.
+    Nobody,
+}
+
+/// Handshake, admission, hello.
+async fn meet(shared: &Shared, incoming: Incoming, config: &AcceptConfig) -> Result<Met, Failure> {
     let connected = timeout(HANDSHAKE_LIMIT, incoming.handshake()).await;
     let connected = connected.map_err(|_| Failure::down("the handshake took too long"))??;
     let Some(connection) = connected else {
-        return Ok(None);
+        return Ok(Met::Nobody);
     };
     let peer = match admit(shared, &connection, config.role) {
         Ok(peer) => peer,
@@ -370,8 +288,25 @@ async fn meet(
             return Err(Failure::refused(reason));
         }
     };
+    let mut first = match session::first(&connection).await {
+        Ok(first) => first,
+        Err(_) if has_left(&connection) => return Ok(Met::Nobody),
+        Err(failure) => {
+            close(&connection, CloseCode::Refused, &failure.text);
+            return Err(failure);
+        }
+    };
+    if let Body::Join(join) = &first.body {
+        let Some(link) = data::link_of(shared, join, peer.listed.as_ref()) else {
+            close(&connection, CloseCode::Refused, "no link has this ticket");
+            return Err(Failure::refused("a connection for a link that is not up"));
+        };
+        data::welcome(&mut first.stream.send).await?;
+        return Ok(Met::Further(link, connection));
+    }
     let side = Side {
         connection: connection.clone(),
+        first: Some(first),
         direction: Direction::Incoming,
         role: config.role,
         name: peer.token,
@@ -379,9 +314,9 @@ async fn meet(
         admitted_by: peer.listed,
     };
     match greet(shared, side).await {
-        Ok(session) => Ok(Some(session)),
+        Ok(session) => Ok(Met::Link(Box::new(session))),
         // Of several that a peer tries at once it keeps one.
-        Err(_) if has_left(&connection) => Ok(None),
+        Err(_) if has_left(&connection) => Ok(Met::Nobody),
         Err(failure) => Err(failure),
     }
 }

@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::data;
 use super::failure::{CloseCode, Failure};
 use super::live::LiveLink;
 use super::prefer::Preference;
@@ -195,6 +196,7 @@ impl LinkSide {
             role: self.role,
             name: self.name,
             cost: self.cost,
+            first: None,
             admitted_by: None,
         }
     }
@@ -210,15 +212,18 @@ struct Up {
 }
 
 impl Up {
-    fn start(shared: &Arc<Shared>, dial: &Dial, session: Session) -> Self {
+    fn start(shared: &Arc<Shared>, dial: &Dial, reach: &Arc<Reach>, session: Session) -> Self {
         let link = session.link.clone();
         let (peer, remote) = (link.peer.clone(), link.remote);
         let transport = link.transport().as_str();
         tracing::info!(link = dial.name, peer = peer.name, %remote, transport, "link is active");
         shared.set_dialled(&dial.name, LinkState::Active, None, Some(peer));
         let running = tokio::spawn({
-            let shared = shared.clone();
-            async move { session.run(&shared).await }
+            let (shared, reach, link) = (shared.clone(), reach.clone(), link.clone());
+            async move {
+                tokio::spawn(data::keep(reach, link));
+                session.run(&shared).await
+            }
         });
         Self { link, running }
     }
@@ -265,7 +270,7 @@ async fn keep(
     preference: &mut Preferred,
     stop: &CancellationToken,
 ) -> Failure {
-    let mut up = Up::start(shared, dial, session);
+    let mut up = Up::start(shared, dial, reach, session);
     preference.up(up.link.transport());
     let moves = dial.config.transport == Transport::Auto;
     let mut other: Option<Coming> = None;
@@ -290,7 +295,7 @@ async fn keep(
                 match tried {
                     Ok(session) => {
                         preference.moved(&session.link);
-                        let left = std::mem::replace(&mut up, Up::start(shared, dial, session));
+                        let left = std::mem::replace(&mut up, Up::start(shared, dial, reach, session));
                         tokio::spawn(left.leave(shared.clone(), stop.clone()));
                     }
                     Err(failure) => {

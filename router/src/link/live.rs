@@ -14,6 +14,7 @@ use tokio::sync::{Notify, watch};
 use crate::saturation::Saturation;
 use crate::udp::Exchange;
 
+use super::data::Further;
 use super::failure::{CloseCode, close};
 use super::transport::{Connection, ConnectionError, Statistics, Stream, TransportKind};
 
@@ -35,6 +36,10 @@ pub(crate) struct LiveLink {
     /// Of the certificate that the peer was admitted by (incoming only): serial and fingerprint.
     pub(crate) admitted_by: Option<(String, String)>,
     pub(crate) connection: Connection,
+    /// Further connections that carry it.
+    pub(crate) further: Further,
+    /// What they show.
+    pub(crate) ticket: Vec<u8>,
     /// Connections that it carries for us.
     pub(crate) open: AtomicU64,
     /// Connections that it carries for the peer.
@@ -54,7 +59,7 @@ pub(crate) struct LiveLink {
 impl LiveLink {
     /// Opens a stream on it.
     pub(crate) async fn open(&self) -> Result<Stream, ConnectionError> {
-        self.connection.open().await
+        self.further.next(&self.connection).open().await
     }
 
     /// Whether it has failed, though its session may not have noticed yet.
@@ -72,6 +77,11 @@ impl LiveLink {
         self.connection.statistics()
     }
 
+    /// How many connections carry it.
+    pub(crate) fn connections(&self) -> usize {
+        1 + self.further.len()
+    }
+
     /// Whether it carries nothing.
     pub(crate) fn is_idle(&self) -> bool {
         self.open.load(Ordering::Relaxed) == 0 && self.serving.load(Ordering::Relaxed) == 0
@@ -79,6 +89,7 @@ impl LiveLink {
 
     /// Closes it for both sides; what it carries is reset.
     pub(crate) fn close(&self, code: CloseCode, reason: &str) {
+        self.further.close(code, reason);
         close(&self.connection, code, reason);
     }
 }

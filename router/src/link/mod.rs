@@ -7,11 +7,15 @@
 //!  transport/ connections and streams, whatever carries them
 //!  stream.rs  a client's connection ──▶ a data stream at the peer
 //!  reach.rs    a peer's addresses ──▶ the first connection that is up, over whichever transport
+//!  bind.rs     a document's port ──▶ UDP and TCP sockets that take links
+//!  data.rs     further connections of a link, so that several cores work
 //!  prefer.rs   how a transport does ──▶ which other one to try
 //!  failure.rs a failed connection ──▶ what to say about it, and to whom
 //! ```
 
 mod accept;
+mod bind;
+mod data;
 mod dial;
 mod failure;
 mod live;

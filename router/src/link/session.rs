@@ -21,6 +21,7 @@ use karez_topology::{Event, Filter, LinkKind, Message, RouterId, Site};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
+use super::data::{Further, new_ticket};
 use super::failure::{CloseCode, Failure, close};
 use super::live::LiveLink;
 use super::stream;
@@ -51,8 +52,32 @@ pub(crate) struct Side {
     pub(crate) role: Role,
     pub(crate) name: String,
     pub(crate) cost: u32,
+    /// What the peer said first (acceptor only).
+    pub(crate) first: Option<First>,
     /// By what the peer was admitted (acceptor only).
     pub(crate) admitted_by: Option<(String, String)>,
+}
+
+/// What a peer said first, and the stream that it said it on.
+pub(crate) struct First {
+    pub(crate) stream: Stream,
+    pub(crate) body: Body,
+}
+
+/// Hears what a peer that dialled us says first: hello, or whose link its connection belongs to.
+pub(crate) async fn first(connection: &Connection) -> Result<First, Failure> {
+    let heard = timeout(HELLO_LIMIT, async {
+        let mut stream = connection.accept().await?;
+        match read_control(&mut stream.receive).await {
+            Ok(Some(Control { body: Some(body) })) => Ok(First { stream, body }),
+            Ok(Some(_)) => Err(Failure::refused("the first message was no hello")),
+            Ok(None) => Err(Failure::down("the peer said nothing")),
+            Err(error) => Err(Failure::down(error.to_string())),
+        }
+    });
+    heard
+        .await
+        .unwrap_or_else(|_| Err(Failure::down("the peer did not say hello in time")))
 }
 
 /// A session whose peer has said who it is.
@@ -67,12 +92,13 @@ struct Peer {
     site: Site,
     router: RouterId,
     cost: u32,
+    ticket: Vec<u8>,
 }
 
 /// Says hello and hears the peer's. Whatever is wrong closes the connection with the reason.
-pub(crate) async fn greet(shared: &Shared, side: Side) -> Result<Session, Failure> {
+pub(crate) async fn greet(shared: &Shared, mut side: Side) -> Result<Session, Failure> {
     let connection = side.connection.clone();
-    let greeted = timeout(HELLO_LIMIT, hellos(shared, &side)).await;
+    let greeted = timeout(HELLO_LIMIT, hellos(shared, &mut side)).await;
     let refusal = match greeted {
         Ok(Ok((send, receive, peer))) => return Ok(session(shared, side, send, receive, peer)),
         Ok(Err(failure)) => failure,
@@ -86,29 +112,40 @@ pub(crate) async fn greet(shared: &Shared, side: Side) -> Result<Session, Failur
     Err(refusal)
 }
 
-async fn hellos(shared: &Shared, side: &Side) -> Result<(SendStream, RecvStream, Peer), Failure> {
+async fn hellos(shared: &Shared, side: &mut Side) -> Result<(SendStream, RecvStream, Peer), Failure> {
     let own = shared
         .read(|state| state.config.as_ref().map(|config| config.site.clone()))
         .unwrap_or_default();
     let router = shared.read(|state| state.topology.router());
-    let hello = Control {
-        body: Some(Body::Hello(Hello::of(&own, &router, side.role, side.cost))),
-    };
+    let mut hello = Hello::of(&own, &router, side.role, side.cost);
     let (mut send, mut receive, peer);
     if side.direction == Direction::Outgoing {
         Stream { send, receive } = side.connection.open().await?;
-        say(&mut send, &hello).await?;
+        say(&mut send, hello).await?;
         peer = check(&own, &router, side, &hear(&mut receive).await?)?;
     } else {
-        Stream { send, receive } = side.connection.accept().await?;
-        peer = check(&own, &router, side, &hear(&mut receive).await?)?;
-        say(&mut send, &hello).await?;
+        let Some(First {
+            stream,
+            body: Body::Hello(theirs),
+        }) = side.first.take()
+        else {
+            return Err(Failure::refused("the first message was no hello"));
+        };
+        Stream { send, receive } = stream;
+        let known = check(&own, &router, side, &theirs)?;
+        let ticket = new_ticket();
+        hello.ticket.clone_from(&ticket);
+        say(&mut send, hello).await?;
+        peer = Peer { ticket, ..known };
     }
     Ok((send, receive, peer))
 }
 
-async fn say(send: &mut SendStream, message: &Control) -> Result<(), Failure> {
-    write_control(send, message)
+async fn say(send: &mut SendStream, hello: Hello) -> Result<(), Failure> {
+    let message = Control {
+        body: Some(Body::Hello(hello)),
+    };
+    write_control(send, &message)
         .await
         .map_err(|error| Failure::down(error.to_string()))
 }
@@ -138,6 +175,7 @@ fn check(own: &SiteIdentity, router: &RouterId, side: &Side, hello: &Hello) -> R
         site: hello.peer().map_err(sent)?,
         router: hello.router().map_err(sent)?,
         cost: hello.cost,
+        ticket: hello.ticket.clone(),
     };
     if side.role == Role::InterRouter && (peer.site.edge || own.mode == Mode::Edge) {
         return Err(Failure::refused(
@@ -189,6 +227,8 @@ fn session(shared: &Shared, side: Side, send: SendStream, receive: RecvStream, p
         since: jiff::Timestamp::now(),
         admitted_by: side.admitted_by,
         connection: side.connection,
+        further: Further::default(),
+        ticket: peer.ticket,
         open: AtomicU64::new(0),
         serving: AtomicU64::new(0),
         saturation: Saturation::default(),
@@ -221,7 +261,7 @@ impl Session {
             error = link.connection.closed() => Failure::from(error),
             failure = read(shared, &link, receive, pongs, heard) => failure,
             failure = write(shared, &link, send, to_send, last_heard) => failure,
-            failure = streams(shared, &link) => failure,
+            failure = streams(shared, &link, &link.connection) => failure,
             error = udp::receive(&link, &shared.metrics) => Failure::from(error),
         };
         shared.link_down(link.id);
@@ -276,7 +316,7 @@ async fn read(
                 // No new connections; what is carried may end in peace.
                 shared.link_down(link.id);
             }
-            Some(Body::Pong(_) | Body::Hello(_)) | None => {}
+            Some(Body::Pong(_) | Body::Hello(_) | Body::Join(_)) | None => {}
             Some(body) => {
                 if let Err(error) = heard_of_network(shared, link, &body) {
                     shared.metrics.fault(Fault::Protocol);
@@ -394,9 +434,9 @@ fn received(link: &LiveLink) -> u64 {
 }
 
 /// Serves the streams that the peer opens.
-async fn streams(shared: &Arc<Shared>, link: &Arc<LiveLink>) -> Failure {
+pub(super) async fn streams(shared: &Arc<Shared>, link: &Arc<LiveLink>, connection: &Connection) -> Failure {
     loop {
-        match link.connection.accept().await {
+        match connection.accept().await {
             Ok(stream) => {
                 shared
                     .carried

@@ -19,7 +19,7 @@ const NAME: usize = 253;
 /// One control message. An unknown body is skipped, so that later versions can add some.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Control {
-    #[prost(oneof = "Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 20")]
     pub(crate) body: Option<Body>,
 }
 
@@ -53,6 +53,16 @@ pub(crate) enum Body {
     /// What changed of what an edge can reach.
     #[prost(message, tag = "9")]
     Summary(Summary),
+    /// The first message on a link's further connection.
+    #[prost(message, tag = "20")]
+    Join(Join),
+}
+
+/// This connection belongs to a link that is up; the peer answers with the same, without the ticket.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Join {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(crate) ticket: Vec<u8>,
 }
 
 /// Who speaks.
@@ -72,6 +82,9 @@ pub(crate) struct Hello {
     /// The oldest version that it understands.
     #[prost(uint32, tag = "6")]
     pub(crate) oldest: u32,
+    /// What further connections of the link are to show (from the acceptor).
+    #[prost(bytes = "vec", tag = "20")]
+    pub(crate) ticket: Vec<u8>,
 }
 
 /// A site.
@@ -113,6 +126,7 @@ impl Hello {
             cost,
             router: router.to_owned(),
             oldest: OLDEST_VERSION,
+            ticket: Vec::new(),
         }
     }
 

@@ -15,7 +15,7 @@ mod routing;
 
 use crate::link::{ReadExactError, RecvStream, SendStream, WriteError};
 
-pub(crate) use control::{Body, Bye, Control, Hello};
+pub(crate) use control::{Body, Bye, Control, Hello, Join};
 pub(crate) use frame::{WireError, read_control, write_control};
 pub(crate) use open::{Answer, Open, read_answer, read_open, write_answer, write_open};
 pub(crate) use routing::{body, said};

@@ -20,7 +20,7 @@ pub(crate) enum Listener {
 /// A peer that wants to connect.
 pub(crate) enum Incoming {
     /// Over UDP.
-    Quic(QuicIncoming),
+    Quic(Box<QuicIncoming>),
     /// Over TCP.
     Tls(TlsIncoming),
 }
@@ -53,7 +53,10 @@ impl Listener {
     /// The next peer that wants to connect; `None` once closed.
     pub(crate) async fn accept(&self) -> Option<Incoming> {
         match self {
-            Self::Quic(listener) => listener.accept().await.map(Incoming::Quic),
+            Self::Quic(listener) => listener
+                .accept()
+                .await
+                .map(|incoming| Incoming::Quic(Box::new(incoming))),
             Self::Tls(listener) => Some(Incoming::Tls(listener.accept().await)),
         }
     }
@@ -96,7 +99,9 @@ impl Incoming {
     /// Demands a proof of its address first, where it could be forged; then it is handed back.
     pub(crate) fn challenge(self) -> Option<Self> {
         match self {
-            Self::Quic(incoming) => incoming.challenge().map(Self::Quic),
+            Self::Quic(incoming) => incoming
+                .challenge()
+                .map(|incoming| Self::Quic(Box::new(incoming))),
             Self::Tls(incoming) => Some(Self::Tls(incoming)),
         }
     }
