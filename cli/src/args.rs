@@ -86,6 +86,11 @@ pub(crate) enum Command {
         after_help = "Environment: SKUPPER_NAMESPACE, SKUPPER_SITE_NAME, SKUPPER_SITE_ID, SKUPPER_ROUTER_MODE, OWNER_NAME, OWNER_UID\n\nExample:\n  SKUPPER_NAMESPACE=west SKUPPER_SITE_ID=… karez service-controller\n"
     )]
     ServiceController(ServiceControllerArgs),
+    /// Look for what keeps a link from being made: names, proxy, TCP, UDP, MTU, TLS, clock, token
+    #[command(
+        after_help = "Examples:\n  karez doctor public.example.com:45671\n  karez doctor --token edge.yaml\n  karez doctor --token edge.yaml -o json\n"
+    )]
+    Doctor(DoctorArgs),
     /// Make and look at connection tokens
     #[command(subcommand)]
     Token(TokenCommand),
@@ -286,6 +291,35 @@ pub(crate) struct SiteControllerArgs {
 pub(crate) struct ServiceControllerArgs {
     #[command(flatten)]
     pub(crate) target: Target,
+}
+
+/// `karez doctor`
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// The peer's address for links (default: the token's)
+    #[arg(value_name = "HOST:PORT")]
+    pub(crate) target: Option<String>,
+    /// A token's file: its address is looked at, and whether the peer admits it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token: Option<PathBuf>,
+    /// Which of the token's addresses
+    #[arg(long, value_enum, default_value = "edge")]
+    pub(crate) role: DoctorRole,
+    /// Port for claims at the same host, where the clock is asked
+    #[arg(long, value_name = "PORT", default_value_t = 8081)]
+    pub(crate) claims_port: u16,
+    /// How to print it
+    #[arg(long, short = 'o', value_enum, default_value = "text")]
+    pub(crate) output: Output,
+}
+
+/// Which of a token's addresses is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DoctorRole {
+    /// The one for edges.
+    Edge,
+    /// The one for interior routers.
+    InterRouter,
 }
 
 /// `karez token …`
@@ -564,6 +598,7 @@ mod tests {
             "karez status -n west --kubeconfig k",
             "karez site run d --state s --name n --host 127.0.0.1",
             "karez completion zsh",
+            "karez doctor h:45671 --token t.yaml -o json --role inter-router",
             "karez demo --exit",
         ] {
             assert!(parses(line), "{line}");

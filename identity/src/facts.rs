@@ -154,8 +154,12 @@ impl CertificateFacts {
 /// Whether `certificate` carries a valid signature by one of the `authorities` (both PEM; there are several while one
 /// takes over from another). Validity in time is another question.
 pub fn signed_by(certificate: &[u8], authorities: &[u8]) -> Result<bool, FactsError> {
-    let certificate = first_certificate(certificate)?;
-    let certificate = parse(&certificate)?;
+    der_signed_by(&first_certificate(certificate)?, authorities)
+}
+
+/// The same for a DER certificate, such as a peer presents.
+pub fn der_signed_by(certificate: &[u8], authorities: &[u8]) -> Result<bool, FactsError> {
+    let certificate = parse(certificate)?;
     // The first must be readable; a damaged one further on speaks for nobody.
     first_certificate(authorities)?;
     let mut signed = false;

@@ -27,7 +27,7 @@ pub use claim::{
     CLAIM_VERSION, Claim, ClaimError, ClaimRecord, DATA_PASSWORD, PASSWORD_LIMIT, Refusal, split_url,
     version_may_redeem,
 };
-pub use facts::{CertificateFacts, FactsError, TokenUri, key_matches, signed_by, still_valid};
+pub use facts::{CertificateFacts, FactsError, TokenUri, der_signed_by, key_matches, signed_by, still_valid};
 pub use fronted::fronted_client_config;
 pub use inspect::{TokenReport, Validity, inspect};
 pub use request::{CertificateRequest, NewKey, REQUEST_LIMIT, RequestError, request_digest};

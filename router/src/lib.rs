@@ -17,6 +17,7 @@ mod buffer;
 mod caller;
 mod carry;
 mod connector;
+pub mod doctor;
 #[doc(hidden)]
 pub mod fuzzing;
 mod link;
@@ -25,6 +26,7 @@ mod local_api;
 mod metrics;
 mod observe;
 mod peers;
+mod policy;
 mod profiles;
 pub mod proxy_protocol;
 mod record;

@@ -6,6 +6,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::policy::RefusedFor;
+
 /// How a carried connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub(crate) enum Ending {
@@ -111,6 +113,11 @@ struct FaultLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusedLabels {
+    reason: RefusedFor,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct LinkLabels {
     direction: String,
     state: String,
@@ -129,6 +136,7 @@ pub(crate) struct Metrics {
     ended: Family<EndingLabels, Counter>,
     bytes: Family<WayLabels, Counter>,
     faults: Family<FaultLabels, Counter>,
+    refused: Family<RefusedLabels, Counter>,
     links: Family<LinkLabels, Gauge>,
     /// 1 while the newest document is not running because of its errors.
     pub(crate) document_rejected: Gauge,
@@ -170,6 +178,8 @@ impl Metrics {
             self.bytes.clone(),
         );
         registry.register("errors", "What went wrong, by reason", self.faults.clone());
+        let help = "What peers were refused, by reason";
+        registry.register("peers_refused", help, self.refused.clone());
         registry.register("links", "Links by direction and state", self.links.clone());
         let help = "Whether the newest document is rejected and an older one runs";
         registry.register("document_rejected", help, self.document_rejected.clone());
@@ -228,6 +238,11 @@ impl Metrics {
     /// Counts something that went wrong.
     pub(crate) fn fault(&self, reason: Fault) {
         self.faults.get_or_create(&FaultLabels { reason }).inc();
+    }
+
+    /// Counts something that a peer was refused.
+    pub(crate) fn refused(&self, reason: RefusedFor) {
+        self.refused.get_or_create(&RefusedLabels { reason }).inc();
     }
 
     /// Sets the numbers of links by direction and state.

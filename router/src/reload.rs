@@ -15,7 +15,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::connector::Connector;
-use crate::link::{Accept, CloseCode, Dial, TOKEN_REVOKED, accept, dial, revoked};
+use crate::link;
+use crate::link::{Accept, Dial, accept, dial, revoke, revoked};
 use crate::listener::{BIND_AGAIN, endpoint, listen, virtual_address};
 use crate::local_api;
 use crate::metrics::Fault;
@@ -97,6 +98,7 @@ impl Running {
         self.shared.access.set(config.access_log);
         self.follow_profiles(&config).await;
         self.shared.change(|state| take_over(state, &config));
+        link::take_over(&self.shared, &config);
         self.revoke();
         let old = old.as_deref();
         self.change_links(old, &config).await;
@@ -147,13 +149,7 @@ impl Running {
     fn revoke(&self) {
         let live: Vec<_> = self.shared.read(|state| state.live.values().cloned().collect());
         for link in live.into_iter().filter(|link| revoked(&self.shared, link)) {
-            tracing::warn!(
-                link = link.name,
-                peer = link.peer.name,
-                "token revoked: link closed"
-            );
-            link.close(CloseCode::Revoked, TOKEN_REVOKED);
-            self.shared.link_down(link.id);
+            revoke(&self.shared, &link);
         }
     }
 
@@ -281,12 +277,13 @@ async fn stop(tasks: &mut BTreeMap<String, Task>, name: &str) {
     }
 }
 
-/// A link whose cost alone changed is the same link.
+/// A link whose cost or request for renewal alone changed is the same link.
 fn links(config: &RouterConfig) -> WithTls<LinkConfig> {
     let link = |link: &LinkConfig| {
         (
             LinkConfig {
                 cost: 0,
+                renewal: None,
                 ..link.clone()
             },
             config.tls.get(&link.tls).cloned(),

@@ -3,7 +3,7 @@
 //! Every change goes through [`Shared::change`]: it runs on the state under a short lock, publishes the new view,
 //! hands announcements to the links, and moves the status' generation on.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use karez_lifecycle::Shutdown;
 use karez_net::Net;
 use karez_router_config::RouterConfig;
-use karez_router_config::api::{Direction, DocumentStatus, LinkState};
+use karez_router_config::api::{Direction, DocumentStatus, LinkState, RefusalStatus};
 use karez_topology::{
     Address, Arrival, Decision, Event, LinkId, Load, Message, NextHop, Outcome, RouterId, Site, Table,
     TargetId, To, Topology, decide, decide_onward,
@@ -25,9 +25,13 @@ use crate::access::AccessLog;
 use crate::connector::Connector;
 use crate::link::{ClientEndpoints, LiveLink};
 use crate::metrics::{Fault, Metrics};
+use crate::policy::Holders;
 
 /// More carried connections than this wait to be accepted.
 const CONNECTIONS: usize = 16 * 1024;
+
+/// Refused peers that are remembered for the status.
+const REFUSALS: usize = 32;
 
 /// What the router's tasks share.
 pub(crate) struct Shared {
@@ -156,6 +160,10 @@ pub(crate) struct State {
     pub(crate) listeners: BTreeMap<String, ListenerState>,
     pub(crate) local: Option<std::net::SocketAddr>,
     pub(crate) admin: Option<std::net::SocketAddr>,
+    /// Which token holds which address.
+    pub(crate) holders: Holders,
+    /// Peers that were not admitted lately, the newest last.
+    pub(crate) refusals: VecDeque<RefusalStatus>,
     next_link: u64,
     distant: HashMap<RouterId, Arc<AtomicU64>>,
     /// The topology's clock.
@@ -176,6 +184,8 @@ impl State {
             listeners: BTreeMap::new(),
             local: None,
             admin: None,
+            holders: Holders::default(),
+            refusals: VecDeque::new(),
             next_link: 0,
             distant: HashMap::new(),
             started: std::time::Instant::now(),
@@ -321,6 +331,24 @@ impl Shared {
             state.event(event);
         });
         self.stirred.notify_one();
+    }
+
+    /// Remembers a peer that was not admitted, each reason once an address.
+    pub(crate) fn refused(&self, from: std::net::IpAddr, reason: &str) {
+        let refusal = RefusalStatus {
+            reason: reason.to_owned(),
+            from: from.to_string(),
+        };
+        let mut state = self.state.lock().expect("no change panics");
+        if state.refusals.contains(&refusal) {
+            return;
+        }
+        if state.refusals.len() == REFUSALS {
+            state.refusals.pop_front();
+        }
+        state.refusals.push_back(refusal);
+        drop(state);
+        self.touch();
     }
 
     /// Removes a link; connections that it carries are not touched.

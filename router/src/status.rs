@@ -7,12 +7,15 @@ use karez_identity::CertificateFacts;
 use karez_router_config::Mode;
 use karez_router_config::api::{
     AcceptStatus, CarriesStatus, ConnectorStatus, Direction, LinkState, LinkStatus, ListenerStatus,
-    PeerStatus, ServiceStatus, SiteStatus, Status, TargetStatus,
+    PeerStatus, RenewalStatus, RenewedStatus, ServiceStatus, SiteStatus, Status, TargetStatus,
 };
 use karez_topology::{Announcement, Site};
 
 use crate::link::LiveLink;
 use crate::shared::{DialState, Shared, State};
+
+/// Requests for renewal that are shown at once: their answers must fit into one ConfigMap.
+const RENEWALS: usize = 64;
 
 /// The status as of now.
 pub(crate) fn status(shared: &Shared) -> Status {
@@ -22,6 +25,8 @@ pub(crate) fn status(shared: &Shared) -> Status {
         document: state.document.clone(),
         site: state.config.as_ref().map(|config| config.site.clone()),
         links: links(state),
+        renewals: renewals(state),
+        refusals: state.refusals.iter().cloned().collect(),
         accepts: accepts(state),
         listeners: listeners(state),
         connectors: connectors(state),
@@ -59,6 +64,8 @@ fn outgoing(state: &State, name: &str, dial: &DialState) -> Option<LinkStatus> {
         token: dial.token.clone(),
         transport: live.map(|link| link.transport().as_str().to_owned()),
         carries: live.map(|link| carries(link)),
+        fingerprint: None,
+        renewed: renewed(state, name),
     })
 }
 
@@ -77,6 +84,11 @@ fn accepted(link: &LiveLink) -> LinkStatus {
         token: Some(link.name.clone()),
         transport: Some(link.transport().as_str().to_owned()),
         carries: Some(carries(link)),
+        fingerprint: link
+            .credential
+            .admission()
+            .map(|admission| admission.fingerprint.clone()),
+        renewed: None,
     }
 }
 
@@ -94,6 +106,21 @@ fn carries(link: &LiveLink) -> CarriesStatus {
         transport_connections: link.connections() as u64,
         certificate_expiry: facts.map(|facts| facts.not_after.to_string()),
     }
+}
+
+/// What the peer of a link that we made sent last.
+fn renewed(state: &State, name: &str) -> Option<RenewedStatus> {
+    let links = state.live.values();
+    let mut links = links.filter(|link| link.direction == Direction::Outgoing && link.name == name);
+    links
+        .find_map(|link| link.credential.renewed())
+        .map(|renewed| (*renewed).clone())
+}
+
+/// Requests that wait for the site's controllers, as many as one document can answer.
+fn renewals(state: &State) -> Vec<RenewalStatus> {
+    let asked = state.live.values().filter_map(|link| link.credential.asked());
+    asked.take(RENEWALS).map(|asked| (*asked).clone()).collect()
 }
 
 fn peer(site: &Site) -> PeerStatus {

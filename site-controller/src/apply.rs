@@ -6,6 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -15,7 +17,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::object::{ObjectRef, is_within};
-use crate::plan::Note;
+use crate::plan::{Note, SecretChange};
 
 /// How long to leave an object alone that does not become what is planned.
 const STUBBORN: Duration = Duration::from_secs(30);
@@ -118,6 +120,40 @@ impl Applier {
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
             Err(source) => Err(failed("delete", object, source)),
         }
+    }
+
+    /// Changes some keys of a Secret.
+    pub(crate) async fn change_secret(
+        &self,
+        namespace: &str,
+        change: &SecretChange,
+    ) -> Result<(), ApplyError> {
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+        let data: serde_json::Map<String, Value> = change
+            .data
+            .iter()
+            .map(|(key, value)| {
+                let encoded = value
+                    .as_ref()
+                    .map(|value| Value::String(BASE64_STANDARD.encode(value)));
+                (key.clone(), encoded.unwrap_or(Value::Null))
+            })
+            .collect();
+        let patch = serde_json::json!({"metadata": {"annotations": change.annotations}, "data": data});
+        let params = PatchParams {
+            field_manager: Some(self.manager.to_owned()),
+            ..PatchParams::default()
+        };
+        let sent = api.patch(&change.secret, &params, &Patch::Merge(&patch)).await;
+        sent.map(drop).map_err(|source| {
+            let object = ObjectRef {
+                api_version: "v1".to_owned(),
+                kind: "Secret".to_owned(),
+                namespace: namespace.to_owned(),
+                name: change.secret.clone(),
+            };
+            failed("change", &object, source)
+        })
     }
 
     /// Replaces a Secret, only in the version that was read.

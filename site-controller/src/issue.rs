@@ -8,8 +8,8 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use karez_identity::{
-    Authority, Claim, ConnectionToken, Credential, DATA_PASSWORD, IssueError, ScopeError, Subject,
-    TokenScope, TokenUri, Usage,
+    Authority, CertificateFacts, CertificateRequest, Claim, ConnectionToken, Credential, DATA_PASSWORD,
+    IssueError, ScopeError, Subject, TokenScope, TokenUri, Usage,
 };
 use karez_kubernetes::{VERSION, labels, names};
 use rand::Rng;
@@ -17,7 +17,7 @@ use rand::distr::Alphanumeric;
 
 use crate::object::{meta, non_empty, strings};
 use crate::plan::certificates::annotation;
-use crate::plan::{CertificateKind, CertificateOrder, ClaimOrder, TokenOrder};
+use crate::plan::{CertificateKind, CertificateOrder, ClaimOrder, RenewalOrder, TokenOrder, renewal};
 use crate::site_config::Lifetimes;
 
 /// Why an order could not be fulfilled.
@@ -211,6 +211,51 @@ impl<'a> Issuer<'a> {
         })
     }
 
+    /// Signs the requests for renewed certificates in a record; what has ended goes.
+    pub(crate) fn renew(&self, order: &RenewalOrder) -> Result<Secret, OrderError> {
+        let mut record = order.record.clone();
+        let name = record.metadata.name.clone().unwrap_or_default();
+        let scope = self.scope(&record)?;
+        let failed = |source| OrderError::Issue {
+            secret: name.clone(),
+            source,
+        };
+        let authority = self.authority(&name, names::SITE_CA)?;
+        let subject = Subject {
+            common_name: annotation(&record, labels::SUBJECT).unwrap_or(&name).clone(),
+            dns_names: Vec::new(),
+            usage: Usage::Client,
+            lifetime: self.lifetime(&scope),
+            uri: Some(
+                TokenUri {
+                    site_id: order.site_id.clone(),
+                    token: name.clone(),
+                }
+                .to_uri(),
+            ),
+        };
+        let data = record.data.get_or_insert_default();
+        for (key, request) in renewal::waiting(&order.record) {
+            data.remove(&key);
+            match CertificateRequest::from_pem(&request) {
+                Ok(request) => {
+                    let certificate = authority.sign(&request, &subject, self.now).map_err(failed)?;
+                    data.insert(renewal::answered_key(&key), ByteString(certificate.into_bytes()));
+                }
+                Err(error) => tracing::warn!(token = name, %error, "a request for renewal is not signed"),
+            }
+        }
+        for (key, certificate) in renewal::renewed(&order.record) {
+            let ended =
+                CertificateFacts::from_pem(certificate).map_or(true, |facts| facts.not_after <= self.now);
+            if ended {
+                data.remove(key);
+            }
+        }
+        record.metadata.managed_fields = None;
+        Ok(record)
+    }
+
     /// Completes the record of a claim: where it is redeemed, whom the holder believes, a password if it has none.
     pub(crate) fn claim(&self, order: &ClaimOrder) -> Result<Secret, OrderError> {
         let name = order.record.metadata.name.clone().unwrap_or_default();
@@ -238,7 +283,7 @@ impl<'a> Issuer<'a> {
         Ok(secret)
     }
 
-    fn issue(&self, secret: &str, authority: &str, subject: &Subject) -> Result<Credential, OrderError> {
+    fn authority(&self, secret: &str, authority: &str) -> Result<Authority, OrderError> {
         let source = self.authority_secret(secret, authority)?;
         let (certificate, key) = (
             part(source, authority, "tls.crt")?,
@@ -248,12 +293,15 @@ impl<'a> Issuer<'a> {
             authority: authority.to_owned(),
             source,
         })?;
-        parsed
-            .issue(subject, self.now)
-            .map_err(|source| OrderError::Issue {
-                secret: secret.to_owned(),
-                source,
-            })
+        Ok(parsed)
+    }
+
+    fn issue(&self, secret: &str, authority: &str, subject: &Subject) -> Result<Credential, OrderError> {
+        let issued = self.authority(secret, authority)?.issue(subject, self.now);
+        issued.map_err(|source| OrderError::Issue {
+            secret: secret.to_owned(),
+            source,
+        })
     }
 
     fn authority_secret(&self, secret: &str, authority: &str) -> Result<&Secret, OrderError> {

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, PodTemplateSpec, Secret, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use karez_identity::NewKey;
 use karez_kubernetes::{FIELD_MANAGER_SERVICE, ServiceDefinition, labels, names};
 use karez_lifecycle::Shutdown;
 use karez_net::Net;
@@ -20,7 +21,7 @@ use crate::claims::{self, ClaimsServer, Denials, Redeemer};
 use crate::object::{ObjectRef, json};
 use crate::options::{RunError, ServiceControllerOptions};
 use crate::plan::router_document::read_config_map;
-use crate::plan::service;
+use crate::plan::{Plan, SecretChange, renewal, service};
 use crate::remotes::Remotes;
 use crate::router_client;
 use crate::site_config::SiteConfig;
@@ -77,6 +78,8 @@ struct Controller {
     remotes: Remotes,
     redeemer: Redeemer,
     denials: Denials,
+    /// When it is planned again without a change.
+    again: Option<Timestamp>,
     config_maps: Store<ConfigMap>,
     secrets: Store<Secret>,
     services: Store<Service>,
@@ -108,6 +111,7 @@ impl Controller {
             remotes: Remotes::default(),
             redeemer,
             denials: Denials::default(),
+            again: None,
             options,
         }
     }
@@ -163,6 +167,10 @@ impl Controller {
                 failed = true;
             }
         }
+        failed |= self.renew(&plan).await;
+        if let Some(at) = plan.again_at {
+            self.again_at(at, now);
+        }
         self.applier
             .publish(&self.options.namespace, &plan.notes, now)
             .await;
@@ -173,6 +181,63 @@ impl Controller {
                 dirty.mark(&namespace);
             });
         }
+    }
+
+    /// Makes keys for links' next certificates, and changes Secrets; says whether something failed.
+    async fn renew(&self, plan: &Plan) -> bool {
+        let mut failed = false;
+        for name in &plan.keys {
+            let key = match NewKey::make(name) {
+                Ok(key) => key,
+                Err(error) => {
+                    tracing::warn!(link = name, %error, "cannot make a key for the next certificate");
+                    continue;
+                }
+            };
+            let change = SecretChange {
+                secret: name.clone(),
+                data: BTreeMap::from([
+                    (renewal::NEXT_KEY.to_owned(), Some(key.key_pem.into_bytes())),
+                    (
+                        renewal::NEXT_REQUEST.to_owned(),
+                        Some(key.request_pem.into_bytes()),
+                    ),
+                ]),
+                ..SecretChange::default()
+            };
+            tracing::info!(link = name, "asking for a renewed certificate");
+            failed |= self.change(&change).await;
+        }
+        for change in &plan.changes {
+            failed |= self.change(change).await;
+        }
+        failed
+    }
+
+    async fn change(&self, change: &SecretChange) -> bool {
+        match self.applier.change_secret(&self.options.namespace, change).await {
+            Ok(()) => false,
+            Err(error) => {
+                tracing::warn!(error = %Chain(&error), "a Secret cannot be changed; trying again");
+                true
+            }
+        }
+    }
+
+    /// Plans again at a time.
+    fn again_at(&mut self, at: Timestamp, now: Timestamp) {
+        if self.again.is_some_and(|planned| planned > now && planned <= at) {
+            return;
+        }
+        self.again = Some(at);
+        let (dirty, namespace) = (self.watches.dirty.clone(), self.options.namespace.clone());
+        let wait = Duration::try_from(at.duration_since(now)).unwrap_or_default();
+        // A clock that is set meanwhile makes it too early or late by a day at most.
+        let wait = wait.clamp(Duration::from_millis(200), Duration::from_secs(86_400));
+        tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            dirty.mark(&namespace);
+        });
     }
 
     fn snapshot(&mut self, now: Timestamp) -> ServiceSnapshot {

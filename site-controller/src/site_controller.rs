@@ -77,6 +77,8 @@ struct Controller {
     jaegers: Store<Jaeger>,
     deployments: Store<Deployment>,
     fresh: BTreeMap<(String, String), (Instant, Secret)>,
+    /// When namespaces are planned again without a change.
+    again: BTreeMap<String, Timestamp>,
 }
 
 impl Controller {
@@ -112,6 +114,7 @@ impl Controller {
             legacy_otlp: options.legacy_otlp_port,
             watches,
             fresh: BTreeMap::new(),
+            again: BTreeMap::new(),
         }
     }
 
@@ -143,7 +146,21 @@ impl Controller {
             tracing::warn!(namespace, error = %Chain(&error), "cannot carry out the plan; trying again");
             self.look_again(namespace.to_owned(), RETRY);
         }
+        if let Some(at) = plan.again_at {
+            self.again_at(namespace, at, now);
+        }
         self.applier.publish(namespace, &plan.notes, now).await;
+    }
+
+    /// Plans a namespace again at a time, if that is before one looks again anyway.
+    fn again_at(&mut self, namespace: &str, at: Timestamp, now: Timestamp) {
+        let planned = self.again.get(namespace);
+        let wait = Duration::try_from(at.duration_since(now)).unwrap_or_default();
+        if wait > LOOK_AGAIN || planned.is_some_and(|planned| *planned > now && *planned <= at) {
+            return;
+        }
+        self.again.insert(namespace.to_owned(), at);
+        self.look_again(namespace.to_owned(), wait.max(Duration::from_millis(200)));
     }
 
     /// Plans a namespace again after a while.
@@ -362,6 +379,23 @@ impl Controller {
                 Err(error) => plan
                     .notes
                     .push(secret_note(&order.request, "TokenNotIssued", &error)),
+            }
+        }
+        for order in &plan.renewals {
+            let name = order.record.name_any();
+            match issuer.renew(order) {
+                Ok(secret) => {
+                    self.applier.replace_secret(&secret).await?;
+                    tracing::info!(
+                        namespace = snapshot.namespace,
+                        token = name,
+                        "signed a renewed certificate"
+                    );
+                    self.keep_fresh(secret);
+                }
+                Err(error) => plan
+                    .notes
+                    .push(secret_note(&order.record, "RenewalRefused", &error)),
             }
         }
         for order in &plan.claims {

@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::{Timestamp, ToSpan};
-use karez_identity::{Authority, Subject, Usage};
+use karez_identity::{Authority, CertificateFacts, Subject, Usage};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
@@ -61,6 +61,12 @@ pub(crate) fn trials() -> Vec<Trial> {
             &[],
             claim_refused,
         ),
+        trial(
+            "trust::certificates_of_a_minute_are_renewed_and_the_link_stays",
+            &[],
+            renewed_certificates,
+        ),
+        trial("trust::the_doctor_says_what_is_wrong", &[], doctor),
     ]
 }
 
@@ -196,7 +202,20 @@ fn tampered_token(stage: &Stage) -> Outcome {
     let token = with_data(&meeting.token, &[("tls.crt", &tampered)]);
     let reasons = ["signature", "certificate", "tls.crt"];
     inspect_says(stage, &token, &reasons)?;
-    meeting.refused(stage, &token, &reasons)
+    meeting.refused(stage, &token, &reasons)?;
+    // One whose signature was changed still goes out, and is refused by the issuer, who says so too.
+    let authority = Authority::new(
+        "skupper-site-ca",
+        Timestamp::now(),
+        Duration::from_secs(48 * 3600),
+    )?;
+    let forged = authority.issue(&subject(24), Timestamp::now())?;
+    let token = with_data(
+        &meeting.token,
+        &[("tls.crt", &forged.certificate_pem), ("tls.key", &forged.key_pem)],
+    );
+    meeting.refused(stage, &token, &["signed by another authority"])?;
+    meeting.public_says(&["signed by another authority"])
 }
 
 fn token_without_key(stage: &Stage) -> Outcome {
@@ -246,7 +265,10 @@ fn expired_certificate(stage: &Stage) -> Outcome {
         ],
     );
     inspect_says(stage, &token, &["expired"])?;
-    meeting.refused(stage, &token, &["expired"])
+    meeting.refused(stage, &token, &["expired"])?;
+    meeting.public_says(&["certificate expired"])?;
+    meeting.public.wait_output("PeerRefused", 30)?;
+    Ok(())
 }
 
 fn certificate_never_handed_out(stage: &Stage) -> Outcome {
@@ -408,5 +430,98 @@ fn claim_refused(stage: &Stage) -> Outcome {
     other["data"]["ca.crt"] = json!(BASE64.encode(authority.certificate_pem()));
     save(&other, &edge.manifests.join("92-other.yaml"))?;
     edge.wait_link(stage, "the claims server is not the claim's site", 45)?;
+    Ok(())
+}
+
+fn renewed_certificates(stage: &Stage) -> Outcome {
+    let (public, edge) = plain_sites(stage)?;
+    let site = public.join("10-site.yaml");
+    let mut map: Value = serde_saphyr::from_str(&std::fs::read_to_string(&site)?)?;
+    map["metadata"]["annotations"] = json!({"karez.dev/credential-lifetime": "45s"});
+    save(&map, &site)?;
+    let pair = Pair::link(stage, &public, &edge)?;
+    let (public, edge) = (pair.public.cluster()?, pair.edge.cluster()?);
+    let path = format!("/api/v1/namespaces/default/secrets/{TOKEN}");
+    let first = pem(&edge.wait(&path, 10)?, "tls.crt")?;
+    let ends = CertificateFacts::from_pem(first.as_bytes())?.not_after;
+    let server = "/api/v1/namespaces/default/secrets/skupper-site-server";
+    let first_server = pem(&public.wait(server, 10)?, "tls.crt")?;
+    // Its second third passes, then the edge asks for the next one over the link.
+    wait_for("a renewed client certificate at the edge", 60, || {
+        let secret = edge.wait(&path, 10)?;
+        let is_next = pem(&secret, "tls.crt")? != first && secret["data"].get("next.key").is_none();
+        Ok(if is_next {
+            Ok(())
+        } else {
+            Err("the first one".to_owned())
+        })
+    })?;
+    wait_for("the end of the first certificate", 60, || {
+        let is_over = Timestamp::now() > ends + 2.seconds();
+        Ok(if is_over {
+            Ok(())
+        } else {
+            Err("not yet".to_owned())
+        })
+    })?;
+    pair.edge
+        .wait_link(stage, &format!("Link {TOKEN} is active"), 5)?;
+    ensure!(
+        pem(&public.wait(server, 10)?, "tls.crt")? != first_server,
+        "the server's is the first one"
+    );
+    let log = public.logs("default", "skupper.io/component=router")?;
+    ensure!(log.contains("credential renewed"), "{log}");
+    ensure!(
+        !log.contains("a peer's link has ended"),
+        "the link was down: {log}"
+    );
+    Ok(())
+}
+
+fn doctor(stage: &Stage) -> Outcome {
+    let meeting = meet(stage)?;
+    let file = stage.path("doctor.yaml");
+    let path = file.to_str().context("a path is text")?;
+    let look = |token: &Value| -> Outcome<(bool, String)> {
+        save(token, &file)?;
+        let mut command = karez(stage)?;
+        command.args(["doctor", "--token", path]);
+        let output = finish(command, 60)?;
+        Ok((
+            output.status.success(),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+        ))
+    };
+    let (healthy, said) = look(&meeting.token)?;
+    ensure!(healthy, "{said}");
+    for line in [
+        "ok   name",
+        "ok   udp",
+        "ok   mtu",
+        "ok   tls",
+        "ok   clock",
+        "ok   token",
+    ] {
+        ensure!(said.contains(line), "no {line:?} in {said}");
+    }
+    let authority = site_authority(&meeting.public.cluster()?)?;
+    let unknown = authority.issue(&subject(24), Timestamp::now())?;
+    let token = with_data(
+        &meeting.token,
+        &[
+            ("tls.crt", &unknown.certificate_pem),
+            ("tls.key", &unknown.key_pem),
+        ],
+    );
+    let (healthy, said) = look(&token)?;
+    ensure!(
+        !healthy && said.contains("FAIL token") && said.contains("revoked"),
+        "{said}"
+    );
+    let mut elsewhere = meeting.token.clone();
+    elsewhere["metadata"]["annotations"]["edge-port"] = json!("9");
+    let (healthy, said) = look(&elsewhere)?;
+    ensure!(!healthy && said.contains("FAIL udp"), "{said}");
     Ok(())
 }

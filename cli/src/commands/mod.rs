@@ -1,6 +1,7 @@
 //! One function a command: from arguments to a call.
 
 mod collector;
+mod doctor;
 mod programs;
 mod site;
 mod status;
@@ -42,6 +43,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::SiteController(args) => programs::site_controller(args).await,
         Command::ServiceController(args) => programs::service_controller(args).await,
         Command::Token(command) => token::run(command).await,
+        Command::Doctor(args) => doctor::run(args).await,
         Command::Link(LinkCommand::Status(args)) => status::link(args).await,
         Command::Expose(args) => site::expose(args).await,
         Command::Unexpose(args) => site::unexpose(args).await,

@@ -19,6 +19,12 @@ pub struct Status {
     pub site: Option<SiteIdentity>,
     /// Links, both ways.
     pub links: Vec<LinkStatus>,
+    /// Requests of peers for renewed certificates, not answered yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub renewals: Vec<RenewalStatus>,
+    /// Peers that were not admitted lately.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refusals: Vec<RefusalStatus>,
     /// Where peers may link to us.
     #[serde(default)]
     pub accepts: Vec<AcceptStatus>,
@@ -128,6 +134,44 @@ pub struct LinkStatus {
     /// How it does, while it is active.
     #[serde(default)]
     pub carries: Option<CarriesStatus>,
+    /// SHA-256 of the certificate that it holds by (incoming), hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
+    /// The renewed certificate that the peer sent (outgoing).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewed: Option<RenewedStatus>,
+}
+
+/// What a peer sent to go on being admitted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RenewedStatus {
+    /// The certificate, PEM; empty when only the authorities are new.
+    pub certificate: String,
+    /// The authorities to believe, PEM.
+    pub authorities: String,
+}
+
+/// A peer that was not admitted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RefusalStatus {
+    /// Why.
+    pub reason: String,
+    /// From where, without a port.
+    pub from: String,
+}
+
+/// A peer's request for a renewed certificate.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RenewalStatus {
+    /// The token that it was admitted by.
+    pub token: String,
+    /// SHA-256 of the certificate that it holds by, hex.
+    pub fingerprint: String,
+    /// The request, PEM.
+    pub request: String,
 }
 
 /// How an active link does.

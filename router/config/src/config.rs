@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::api::SiteIdentity;
 use crate::document::{Congestion, Mode, Protocol, ProxyProtocol, Role, Transport};
+use crate::policy::{RenewalConfig, Sharing, Tokens};
 
 /// What a router is to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +23,12 @@ pub struct RouterConfig {
     pub accepts: BTreeMap<String, AcceptConfig>,
     /// Admitted client certificates.
     pub tokens: Tokens,
+    /// Whether peers may offer what others have.
+    pub sharing: Sharing,
+    /// Answers to requests for renewed certificates, by token and the request's digest.
+    pub renewals: BTreeMap<(String, String), RenewalConfig>,
+    /// Authorities that peers are to believe, PEM, while one takes over from another.
+    pub authorities: Option<String>,
     /// Links to make, by name.
     pub links: BTreeMap<String, LinkConfig>,
     /// The local API.
@@ -86,38 +93,6 @@ pub struct AcceptConfig {
     pub congestion: Congestion,
 }
 
-/// Admitted client certificates.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tokens {
-    by_fingerprint: BTreeMap<String, (String, String)>,
-}
-
-impl Tokens {
-    /// The name of the token whose certificate this is, when it is on the list.
-    pub fn admit(&self, serial: &str, fingerprint: &str) -> Option<&str> {
-        let (listed, name) = self.by_fingerprint.get(fingerprint)?;
-        (listed == serial).then_some(name.as_str())
-    }
-
-    /// Adds a certificate; false when it was there.
-    pub fn insert(&mut self, name: &str, serial: &str, fingerprint: &str) -> bool {
-        let entry = (serial.to_owned(), name.to_owned());
-        self.by_fingerprint
-            .insert(fingerprint.to_owned(), entry)
-            .is_none()
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.by_fingerprint.len()
-    }
-
-    /// Whether nobody may link to us.
-    pub fn is_empty(&self) -> bool {
-        self.by_fingerprint.is_empty()
-    }
-}
-
 /// A link to make.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkConfig {
@@ -141,6 +116,8 @@ pub struct LinkConfig {
     pub proxy: ProxyChoice,
     /// The server name sent over TLS.
     pub server_name: Option<String>,
+    /// A request for a renewed certificate, PEM, to be sent to the peer.
+    pub renewal: Option<String>,
 }
 
 /// Which HTTP proxy to go through.

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::policy::Sharing;
+
 /// The name of the ConfigMap that holds the document.
 pub const CONFIG_MAP: &str = "skupper-internal";
 /// The key of the ConfigMap that holds the document.
@@ -29,6 +31,15 @@ pub struct RouterDocument {
     /// Client certificates that may link to us.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tokens: Vec<TokenSection>,
+    /// What all peers may do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicySection>,
+    /// Answers to requests for renewed certificates.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub renewals: Vec<RenewalSection>,
+    /// Authorities that peers are to believe, PEM, while one takes over from another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorities: Option<String>,
     /// Links that we make.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<LinkSection>,
@@ -229,6 +240,47 @@ pub struct TokenSection {
     pub serial: String,
     /// SHA-256 of the certificate's DER, hex.
     pub fingerprint: String,
+    /// The only kind of link that it is for; both when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+    /// Addresses that its holder may reach (`NAME`, `NAME:PORT`, `*` at the end of the name); all that is exposed when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reach: Option<Vec<String>>,
+    /// Addresses that its holder may offer; when absent, what `policy.sharing` leaves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offer: Option<Vec<String>>,
+    /// The end of the token, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+    /// How many sites may use it; any number when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uses: Option<u32>,
+    /// Ids of the sites that have used it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sites: Vec<String>,
+}
+
+/// What all peers may do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicySection {
+    /// Whether a peer may offer an address that somebody else has.
+    #[serde(default)]
+    pub sharing: Sharing,
+}
+
+/// The answer to a peer's request for a renewed certificate.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RenewalSection {
+    /// The token's name.
+    pub token: String,
+    /// SHA-256 of the request, hex.
+    pub request: String,
+    /// The new certificate, PEM.
+    pub certificate: String,
+    /// The authorities to believe from now on, PEM.
+    pub authorities: String,
 }
 
 /// A link that we make.
@@ -264,6 +316,9 @@ pub struct LinkSection {
     /// `skupper-router` whatever this is.
     #[serde(default, rename = "serverName", skip_serializing_if = "Option::is_none")]
     pub server_name: Option<String>,
+    /// A request for a renewed certificate, PEM, to be sent to the peer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewal: Option<String>,
 }
 
 /// The local API.

@@ -12,18 +12,20 @@ mod check;
 mod config;
 mod difference;
 mod document;
+mod policy;
 mod validate;
 
 pub use check::check;
 pub use config::{
     AcceptConfig, Address, AdminConfig, ConnectorConfig, LinkConfig, ListenerConfig, LocalConfig,
-    ProxyChoice, RouterConfig, ServiceConfig, TlsSource, Tokens,
+    ProxyChoice, RouterConfig, ServiceConfig, TlsSource,
 };
 pub use difference::Difference;
 pub use document::{
     AcceptSection, AccessLogSection, AdminSection, CONFIG_KEY, CONFIG_MAP, Congestion, ConnectorSection,
-    LinkSection, ListenerSection, LocalSection, Mode, PeersSection, Protocol, ProxyProtocol, Role,
-    RouterDocument, RouterSection, ServiceSection, SiteSection, TargetSection, TlsSection, TokenSection,
-    Transport, VERSION,
+    LinkSection, ListenerSection, LocalSection, Mode, PeersSection, PolicySection, Protocol, ProxyProtocol,
+    RenewalSection, Role, RouterDocument, RouterSection, ServiceSection, SiteSection, TargetSection,
+    TlsSection, TokenSection, Transport, VERSION,
 };
+pub use policy::{AddressPattern, RenewalConfig, Sharing, TokenConfig, Tokens};
 pub use validate::{Problem, parse_address, validate};

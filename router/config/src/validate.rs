@@ -7,11 +7,12 @@ use std::time::Duration;
 use crate::api::SiteIdentity;
 use crate::config::{
     AcceptConfig, Address, AdminConfig, ConnectorConfig, LinkConfig, ListenerConfig, LocalConfig,
-    ProxyChoice, RouterConfig, ServiceConfig, TlsSource, Tokens,
+    ProxyChoice, RouterConfig, ServiceConfig, TlsSource,
 };
 use crate::document::{
     Congestion, ListenerSection, Mode, Protocol, Role, RouterDocument, TlsSection, Transport, VERSION,
 };
+use crate::policy::{RenewalConfig, TokenConfig, Tokens};
 
 /// More entries in one list than any site has.
 const ENTRIES: usize = 10_000;
@@ -61,6 +62,9 @@ pub fn validate(document: &RouterDocument) -> Result<RouterConfig, Vec<Problem>>
         peers: check.peers(document),
         accepts: check.accepts(document),
         tokens: check.tokens(document),
+        sharing: document.policy.clone().unwrap_or_default().sharing,
+        renewals: check.renewals(document),
+        authorities: document.authorities.clone(),
         links: check.links(document),
         local: check.local(document),
         admin: document.admin.as_ref().map(|admin| AdminConfig {
@@ -138,6 +142,7 @@ impl Check {
             ("tls", document.tls.len()),
             ("accept", document.accept.len()),
             ("tokens", document.tokens.len()),
+            ("renewals", document.renewals.len()),
             ("links", document.links.len()),
             ("services", document.services.len()),
             ("listeners", document.listeners.len()),
@@ -236,9 +241,31 @@ impl Check {
                     "write the 64 hex digits of the certificate's SHA-256",
                 );
             }
-            tokens.insert(&section.name, &trim(&serial), &fingerprint);
+            let (token, wrong) = TokenConfig::read(section);
+            for (part, message, mend) in wrong {
+                self.problem(format!("tokens.{index}.{part}"), message, mend);
+            }
+            tokens.insert(token, &trim(&serial), &fingerprint);
         }
         tokens
+    }
+
+    fn renewals(&mut self, document: &RouterDocument) -> BTreeMap<(String, String), RenewalConfig> {
+        let mut renewals = BTreeMap::new();
+        for (index, section) in document.renewals.iter().enumerate() {
+            let request = hexadecimal(&section.request);
+            if request.len() != 64 {
+                let message = format!("\"{}\" is no digest of a request", section.request);
+                let mend = "write the 64 hex digits of the request's SHA-256";
+                self.problem(format!("renewals.{index}.request"), message, mend);
+            }
+            let answer = RenewalConfig {
+                certificate: section.certificate.clone(),
+                authorities: section.authorities.clone(),
+            };
+            renewals.insert((section.token.clone(), request), answer);
+        }
+        renewals
     }
 
     fn links(&mut self, document: &RouterDocument) -> BTreeMap<String, LinkConfig> {
@@ -270,6 +297,7 @@ impl Check {
                 connections: self.connections(key("connections"), section.connections),
                 proxy: self.proxy(key("proxy"), section.proxy.as_deref()),
                 server_name: section.server_name.clone(),
+                renewal: section.renewal.clone(),
             };
             self.server_name(key("serverName"), section.server_name.as_deref());
             self.insert(&mut links, key("name"), &section.name, link);
@@ -298,6 +326,7 @@ impl Check {
             connections: 1,
             proxy: ProxyChoice::None,
             server_name: None,
+            renewal: None,
         })
     }
 

@@ -48,10 +48,8 @@ fn a_whole_document_means_what_it_says() {
         "otel-liked-collector:4317"
     );
     let fingerprint = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
-    assert_eq!(
-        config.tokens.admit("0a1b", fingerprint),
-        Some("skupper-site-requested-token")
-    );
+    let admitted = config.tokens.admit("0a1b", fingerprint);
+    assert_eq!(admitted.unwrap().name, "skupper-site-requested-token");
     assert_eq!(config.tokens.admit("0a1c", fingerprint), None);
     assert_eq!(config.tokens.admit("0a1b", &"0".repeat(64)), None);
 }
@@ -130,6 +128,8 @@ fn the_status_keeps_its_spelling() {
             token: None,
             transport: None,
             carries: None,
+            fingerprint: None,
+            renewed: None,
         }],
         ..api::Status::default()
     };

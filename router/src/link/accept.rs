@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use karez_identity::CertificateFacts;
 use karez_router_config::api::Direction;
 use karez_router_config::{AcceptConfig, Role};
@@ -14,14 +15,16 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::bind::{addresses, bind};
+use super::credential::note_refusal;
 use super::data;
 use super::failure::{CloseCode, Failure, close};
 use super::live::LiveLink;
-use super::session::{self, Session, Side, TOKEN_REVOKED, greet};
+use super::session::{self, Session, Side, greet};
 use super::transport::listener::{Incoming, Listener};
 use super::transport::{Connection, ConnectionError};
 use crate::listener::BIND_AGAIN;
 use crate::metrics::Fault;
+use crate::policy::{self, Admission, Refusal};
 use crate::profiles::{Profile, usable};
 use crate::shared::{BoundState, Shared};
 use crate::wire::Body;
@@ -241,6 +244,7 @@ impl Taking {
 
     fn refused(&self, refusals: &Refusals, remote: SocketAddr, failure: &Failure) {
         self.shared.metrics.fault(Fault::PeerRefused);
+        note_refusal(&self.shared, remote.ip(), failure);
         if refusals.is_news(remote.ip(), &failure.text) {
             tracing::warn!(%remote, reason = failure.text, "a peer was not admitted");
         }
@@ -281,8 +285,8 @@ async fn meet(shared: &Shared, incoming: Incoming, config: &AcceptConfig) -> Res
     let Some(connection) = connected else {
         return Ok(Met::Nobody);
     };
-    let peer = match admit(shared, &connection, config.role) {
-        Ok(peer) => peer,
+    let admission = match admit(shared, &connection, config.role) {
+        Ok(admission) => admission,
         Err(reason) => {
             close(&connection, CloseCode::Refused, &reason);
             return Err(Failure::refused(reason));
@@ -297,7 +301,7 @@ async fn meet(shared: &Shared, incoming: Incoming, config: &AcceptConfig) -> Res
         }
     };
     if let Body::Join(join) = &first.body {
-        let Some(link) = data::link_of(shared, join, peer.listed.as_ref()) else {
+        let Some(link) = data::link_of(shared, join, admission.as_ref()) else {
             close(&connection, CloseCode::Refused, "no link has this ticket");
             return Err(Failure::refused("a connection for a link that is not up"));
         };
@@ -309,12 +313,21 @@ async fn meet(shared: &Shared, incoming: Incoming, config: &AcceptConfig) -> Res
         first: Some(first),
         direction: Direction::Incoming,
         role: config.role,
-        name: peer.token,
+        name: admission
+            .as_ref()
+            .map_or_else(|| "peer".to_owned(), |admission| admission.token.name.clone()),
         cost: 1,
-        admitted_by: peer.listed,
+        admission: admission.clone(),
     };
     match greet(shared, side).await {
-        Ok(session) => Ok(Met::Link(Box::new(session))),
+        Ok(session) => match admit_site(shared, admission.as_ref(), &session.link.peer.id) {
+            Ok(()) => Ok(Met::Link(Box::new(session))),
+            Err(refusal) => {
+                let reason = refusal.to_string();
+                session.link.close(CloseCode::Refused, &reason);
+                Err(Failure::refused(reason))
+            }
+        },
         // Of several that a peer tries at once it keeps one.
         Err(_) if has_left(&connection) => Ok(Met::Nobody),
         Err(failure) => Err(failure),
@@ -329,14 +342,8 @@ fn has_left(connection: &Connection) -> bool {
     )
 }
 
-/// A peer whose certificate chains to our authority and is on the document's list; only [`admit`] makes one.
-struct VerifiedPeer {
-    token: String,
-    /// Serial and fingerprint of a certificate on the list; `None` for a router of this site.
-    listed: Option<(String, String)>,
-}
-
-fn admit(shared: &Shared, connection: &Connection, role: Role) -> Result<VerifiedPeer, String> {
+/// Whether the certificate, which the handshake has verified, admits its holder; `None` for a router of this site.
+fn admit(shared: &Shared, connection: &Connection, role: Role) -> Result<Option<Admission>, String> {
     let leaf = connection
         .peer_certificate()
         .ok_or("a client certificate is required")?;
@@ -347,19 +354,22 @@ fn admit(shared: &Shared, connection: &Connection, role: Role) -> Result<Verifie
     // The site's own certificate and key: another router of this site.
     let own = shared.own_certificate.load();
     if role == Role::InterRouter && own.as_ref().is_some_and(|own| **own == facts.fingerprint) {
-        return Ok(VerifiedPeer {
-            token: "peer".to_owned(),
-            listed: None,
-        });
+        return Ok(None);
     }
-    match config.tokens.admit(&facts.serial, &facts.fingerprint) {
-        Some(token) => Ok(VerifiedPeer {
-            token: token.to_owned(),
-            listed: Some((facts.serial, facts.fingerprint)),
-        }),
-        None => {
-            let name = crate::wire::clean(&facts.common_name, 64);
-            Err(format!("{TOKEN_REVOKED} (certificate of \"{name}\")"))
-        }
-    }
+    policy::admit(&config.tokens, &facts, role, Timestamp::now())
+        .map(Some)
+        .map_err(|refusal| refusal.to_string())
+}
+
+/// Whether the site that a peer says it is may use the token beside those that do.
+fn admit_site(shared: &Shared, admission: Option<&Admission>, site: &str) -> Result<(), Refusal> {
+    let Some(admission) = admission else { return Ok(()) };
+    shared.read(|state| {
+        let using = state
+            .live
+            .values()
+            .filter(|link| link.direction == Direction::Incoming && link.name == admission.token.name)
+            .map(|link| link.peer.id.as_str());
+        policy::admit_site(&admission.token, site, using)
+    })
 }

@@ -25,6 +25,7 @@ use super::reach::Reach;
 use super::session::streams;
 use super::transport::quic::{ClientEndpoints, QuicSettings};
 use super::transport::{Connection, SendStream, Stream, TransportKind, quic};
+use crate::policy::Admission;
 use crate::shared::Shared;
 use crate::wire::{Body, Control, Join, read_control, write_control};
 
@@ -107,18 +108,14 @@ pub(crate) async fn serve(shared: &Arc<Shared>, link: &Arc<LiveLink>, connection
     close(&connection, CloseCode::Leaving, "the link has ended");
 }
 
-/// The link that a connection belongs to, by the ticket that it shows and the certificate that it was admitted by.
-pub(crate) fn link_of(
-    shared: &Shared,
-    join: &Join,
-    admitted_by: Option<&(String, String)>,
-) -> Option<Arc<LiveLink>> {
+/// The link that a connection belongs to, by the ticket that it shows and the token that it was admitted by.
+pub(crate) fn link_of(shared: &Shared, join: &Join, admission: Option<&Admission>) -> Option<Arc<LiveLink>> {
     let belongs = |link: &&Arc<LiveLink>| {
         let ticket: bool = link.ticket.ct_eq(&join.ticket).into();
         ticket
             && link.ticket.len() == TICKET
             && link.direction == Direction::Incoming
-            && link.admitted_by.as_ref() == admitted_by
+            && link.credential.is_of(admission)
             && link.further.len() < MOST
     };
     shared.read(|state| state.live.values().find(belongs).cloned())

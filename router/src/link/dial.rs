@@ -197,7 +197,7 @@ impl LinkSide {
             name: self.name,
             cost: self.cost,
             first: None,
-            admitted_by: None,
+            admission: None,
         }
     }
 }

@@ -110,6 +110,10 @@ fn tls_reason(alert: u8, detail: &str) -> &'static str {
     if detail.contains("not valid for name") {
         return "certificate is for another name than skupper-router";
     }
+    // The alert of an early certificate is the one of a late one.
+    if detail.contains("not valid yet") || detail.contains("NotValidYet") {
+        return "certificate not valid yet (compare the clocks)";
+    }
     if detail.contains("UnknownIssuer") || detail.contains("BadSignature") {
         return "signed by another authority";
     }

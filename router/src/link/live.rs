@@ -14,6 +14,7 @@ use tokio::sync::{Notify, watch};
 use crate::saturation::Saturation;
 use crate::udp::Exchange;
 
+use super::credential::Credential;
 use super::data::Further;
 use super::failure::{CloseCode, close};
 use super::transport::{Connection, ConnectionError, Statistics, Stream, TransportKind};
@@ -33,8 +34,8 @@ pub(crate) struct LiveLink {
     /// Its site.
     pub(crate) peer: Site,
     pub(crate) since: Timestamp,
-    /// Of the certificate that the peer was admitted by (incoming only): serial and fingerprint.
-    pub(crate) admitted_by: Option<(String, String)>,
+    /// What each side holds by.
+    pub(crate) credential: Credential,
     pub(crate) connection: Connection,
     /// Further connections that carry it.
     pub(crate) further: Further,

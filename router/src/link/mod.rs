@@ -15,6 +15,7 @@
 
 mod accept;
 mod bind;
+mod credential;
 mod data;
 mod dial;
 mod failure;
@@ -28,13 +29,18 @@ mod stream;
 mod transport;
 
 pub(crate) use accept::{Accept, accept};
+pub(crate) use credential::{revoke, revoked, take_over};
 pub(crate) use dial::{Dial, dial};
-pub(crate) use failure::CloseCode;
+
 pub(crate) use live::LiveLink;
-pub(crate) use session::{TOKEN_REVOKED, revoked};
 pub(crate) use stream::{OpenError, Opened, open};
 pub(crate) use transport::quic::ClientEndpoints;
 pub(crate) use transport::tls::fuzz as fuzz_frames;
 pub(crate) use transport::{
     ConnectionError, RESET_CODE, ReadError, ReadExactError, RecvStream, SendStream, Stream, WriteError,
 };
+
+/// What a failed QUIC connection means, in words for whoever looks.
+pub(crate) fn failure_of(error: quinn::ConnectionError) -> String {
+    failure::Failure::from(transport::ConnectionError::from(error)).text
+}

@@ -21,12 +21,14 @@ use karez_topology::{Event, Filter, LinkKind, Message, RouterId, Site};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
+use super::credential::{self, Credential, revoked};
 use super::data::{Further, new_ticket};
 use super::failure::{CloseCode, Failure, close};
 use super::live::LiveLink;
 use super::stream;
 use super::transport::{Connection, RecvStream, SendStream, Stream};
 use crate::metrics::Fault;
+use crate::policy::{Admission, TOKEN_REVOKED};
 use crate::saturation::Saturation;
 use crate::shared::Shared;
 use crate::udp::{self, Exchange};
@@ -55,7 +57,7 @@ pub(crate) struct Side {
     /// What the peer said first (acceptor only).
     pub(crate) first: Option<First>,
     /// By what the peer was admitted (acceptor only).
-    pub(crate) admitted_by: Option<(String, String)>,
+    pub(crate) admission: Option<Admission>,
 }
 
 /// What a peer said first, and the stream that it said it on.
@@ -225,7 +227,7 @@ fn session(shared: &Shared, side: Side, send: SendStream, receive: RecvStream, p
         router: peer.router,
         peer: peer.site,
         since: jiff::Timestamp::now(),
-        admitted_by: side.admitted_by,
+        credential: Credential::new(side.admission),
         connection: side.connection,
         further: Further::default(),
         ticket: peer.ticket,
@@ -252,6 +254,7 @@ impl Session {
     pub(crate) async fn run(self, shared: &Arc<Shared>) -> Failure {
         let Self { link, send, receive } = self;
         shared.link_up(link.clone());
+        credential::begin(shared, &link);
         if revoked(shared, &link) {
             link.close(CloseCode::Revoked, TOKEN_REVOKED);
         }
@@ -263,6 +266,7 @@ impl Session {
             failure = write(shared, &link, send, to_send, last_heard) => failure,
             failure = streams(shared, &link, &link.connection) => failure,
             error = udp::receive(&link, &shared.metrics) => Failure::from(error),
+            failure = credential::ended(&link) => failure,
         };
         shared.link_down(link.id);
         match link.connection.close_reason() {
@@ -273,18 +277,6 @@ impl Session {
             }
         }
     }
-}
-
-/// What both sides say of a token that is not on the list.
-pub(crate) const TOKEN_REVOKED: &str = "token revoked or unknown";
-
-/// Whether the certificate that a peer was admitted by is no longer on the document's list.
-pub(crate) fn revoked(shared: &Shared, link: &LiveLink) -> bool {
-    let Some((serial, fingerprint)) = &link.admitted_by else {
-        return false;
-    };
-    let config = shared.read(|state| state.config.clone());
-    config.is_none_or(|config| config.tokens.admit(serial, fingerprint).is_none())
 }
 
 /// Takes what the peer says.
@@ -317,6 +309,12 @@ async fn read(
                 shared.link_down(link.id);
             }
             Some(Body::Pong(_) | Body::Hello(_) | Body::Join(_)) | None => {}
+            Some(Body::Renewal(renewal)) => {
+                if let Err(error) = credential::heard(shared, link, &renewal) {
+                    shared.metrics.fault(Fault::Protocol);
+                    return Failure::refused(format!("the peer sent {error}"));
+                }
+            }
             Some(body) => {
                 if let Err(error) = heard_of_network(shared, link, &body) {
                     shared.metrics.fault(Fault::Protocol);
@@ -341,6 +339,10 @@ fn heard_of_network(shared: &Shared, link: &LiveLink, body: &Body) -> Result<(),
     if !fits {
         return Err(WireError::Content("what a peer of this role has no say in"));
     }
+    let message = match message {
+        Message::Announce(said) => Message::Announce(credential::offers(shared, link, said)),
+        other => other,
+    };
     shared.event(Event::Heard {
         link: link.id,
         message,
@@ -360,6 +362,7 @@ async fn write(
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut silence = Silence::new(link);
     let (mut count, mut asked) = (0, Instant::now());
+    let mut renewals = link.credential.to_tell();
     let mut leaving = false;
     loop {
         let body = tokio::select! {
@@ -372,6 +375,7 @@ async fn write(
                 None => continue,
             },
             Some(number) = pongs.recv() => Body::Pong(number),
+            Ok(()) = renewals.changed() => Body::Renewal(renewals.borrow_and_update().clone()),
             _ = look.tick() => {
                 let heard = heard.borrow().elapsed();
                 if let Some(failure) = silence.check(link, heard) {

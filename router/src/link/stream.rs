@@ -12,6 +12,7 @@ use crate::caller::Caller;
 use crate::carry::carry;
 use crate::connector::Counted;
 use crate::metrics::{Ending, Fault};
+use crate::policy::RefusedFor;
 use crate::record::{Client, ConnectionRecord};
 use crate::shared::Shared;
 use crate::udp::{self, Direct, Port};
@@ -142,10 +143,12 @@ pub(crate) async fn serve(shared: Arc<Shared>, link: Arc<LiveLink>, stream: Stre
         to,
         hops_left: header.hops_left(),
     };
-    let found = if link.filter.load().reach.allows(address.service()) {
+    let found = if link.credential.reaches(&address) {
         let (arrival, header) = (&arrival, &header);
         way::find(&shared, &address, &Origin::Link { arrival, header }, &caller).await
     } else {
+        shared.metrics.refused(RefusedFor::Reach);
+        tracing::warn!(link = link.name, peer = link.peer.name, %address, "the peer wants an address that its token does not reach");
         Err(Answer::Refused(
             "the address is not exposed to this link".to_owned(),
         ))

@@ -7,6 +7,7 @@ use prost::{Message, Oneof};
 
 use super::clean;
 use super::frame::WireError;
+use super::renewal::Renewal;
 use super::routing::{Announce, Digests, Have, Records, Summary, router};
 
 /// The version of the control messages that we speak.
@@ -19,7 +20,7 @@ const NAME: usize = 253;
 /// One control message. An unknown body is skipped, so that later versions can add some.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Control {
-    #[prost(oneof = "Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 20")]
+    #[prost(oneof = "Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 20, 30")]
     pub(crate) body: Option<Body>,
 }
 
@@ -56,6 +57,9 @@ pub(crate) enum Body {
     /// The first message on a link's further connection.
     #[prost(message, tag = "20")]
     Join(Join),
+    /// What a peer is admitted by is renewed.
+    #[prost(message, tag = "30")]
+    Renewal(Renewal),
 }
 
 /// This connection belongs to a link that is up; the peer answers with the same, without the ticket.

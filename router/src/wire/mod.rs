@@ -11,6 +11,7 @@
 mod control;
 mod frame;
 mod open;
+mod renewal;
 mod routing;
 
 use crate::link::{ReadExactError, RecvStream, SendStream, WriteError};
@@ -18,6 +19,7 @@ use crate::link::{ReadExactError, RecvStream, SendStream, WriteError};
 pub(crate) use control::{Body, Bye, Control, Hello, Join};
 pub(crate) use frame::{WireError, read_control, write_control};
 pub(crate) use open::{Answer, Open, read_answer, read_open, write_answer, write_open};
+pub(crate) use renewal::Renewal;
 pub(crate) use routing::{body, said};
 
 /// The protocol's name in the TLS handshake.

@@ -122,6 +122,7 @@ impl Site {
             name: name.into(),
             serial: facts.serial,
             fingerprint: facts.fingerprint,
+            ..TokenSection::default()
         });
         credential
     }

@@ -10,6 +10,8 @@ pub enum Scope {
     Any,
     /// These names; one that ends in `*` stands for all that begin so.
     Only(BTreeSet<String>),
+    /// All but these names.
+    Except(BTreeSet<String>),
 }
 
 impl Scope {
@@ -22,6 +24,7 @@ impl Scope {
     pub fn allows(&self, name: &str) -> bool {
         match self {
             Self::Any => true,
+            Self::Except(names) => !names.contains(name),
             Self::Only(names) => {
                 names.contains(name)
                     || names.iter().any(|known| {
@@ -53,5 +56,7 @@ mod tests {
         assert!(scope.allows("otel") && scope.allows("edge-7") && scope.allows("edge-"));
         assert!(!scope.allows("otel2") && !scope.allows("edge") && !scope.allows(""));
         assert!(Scope::default().allows("anything"));
+        let rest = Scope::Except(BTreeSet::from(["otel".to_owned()]));
+        assert!(!rest.allows("otel") && rest.allows("otel2"));
     }
 }

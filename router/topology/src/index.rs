@@ -107,9 +107,10 @@ impl Index {
         use std::ops::Bound::{Excluded, Unbounded};
         let after = last.map_or(Unbounded, Excluded);
         let names = match scope {
-            Scope::Any => {
+            Scope::Any | Scope::Except(_) => {
                 let all = self.offers.range::<Address, _>((after, Unbounded));
-                return Box::new(all.map(|(address, _)| address));
+                let all = all.map(|(address, _)| address);
+                return Box::new(all.filter(|address| scope.allows(address.service())));
             }
             Scope::Only(names) => names,
         };

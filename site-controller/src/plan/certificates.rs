@@ -4,7 +4,6 @@
 //! change, when the authority changed, and well before it expires.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
@@ -16,9 +15,6 @@ use super::{CertificateKind, CertificateOrder};
 use crate::object::{Strings, strings};
 use crate::site_config::SiteConfig;
 use crate::snapshot::SiteSnapshot;
-
-/// Certificates are renewed when less than this is left of them.
-const RENEW_BEFORE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// A site's certificates with what decides about them.
 pub(crate) struct Certificates<'a> {
@@ -52,6 +48,19 @@ impl Certificates<'_> {
         orders.extend(self.wanted().into_iter().filter_map(|wanted| self.issued(wanted)));
         orders.extend(self.trust());
         orders
+    }
+
+    /// When the next of them is to be renewed.
+    pub(crate) fn next_renewal(&self) -> Option<Timestamp> {
+        let secrets = self
+            .wanted()
+            .into_iter()
+            .filter_map(|wanted| self.snapshot.secrets.get(wanted.secret));
+        let facts = secrets.filter_map(|secret| CertificateFacts::from_pem(bytes(secret, "tls.crt")?).ok());
+        facts
+            .map(|facts| facts.renew_at())
+            .filter(|at| *at > self.now)
+            .min()
     }
 
     /// Names of the Secrets that hold the site's authorities.
@@ -239,8 +248,7 @@ fn is_good(secret: &Secret, authority: &Secret, now: Timestamp) -> bool {
     signed && !key.is_empty() && !(renewable && expires_soon(&facts, now))
 }
 
-/// Whether less than [`RENEW_BEFORE`] is left.
+/// Whether it is time to renew: a month before the end, or a third of a shorter life.
 pub(crate) fn expires_soon(facts: &CertificateFacts, now: Timestamp) -> bool {
-    let left = facts.not_after.duration_since(now);
-    left < jiff::SignedDuration::try_from(RENEW_BEFORE).unwrap_or(jiff::SignedDuration::ZERO)
+    facts.renew_at() <= now
 }

@@ -8,6 +8,7 @@
 //! | `Jaeger` | [`jaeger`] | the same for the all-in-one |
 //! | annotations, `skupper-services` | [`expose`], [`addresses`] | definitions, address Services |
 //! | definitions, tokens | [`router_document`] | the router's document |
+//! | requests for renewal, tokens near their end | [`renewal`] | renewed credentials at both ends |
 //! | the router's status | [`network`], [`router_notes`] | `NetworkStatus`; what it cannot do |
 
 pub(crate) mod addresses;
@@ -18,6 +19,7 @@ mod collector_workload;
 pub(crate) mod expose;
 pub(crate) mod jaeger;
 pub(crate) mod network;
+pub(crate) mod renewal;
 pub(crate) mod router_document;
 mod router_notes;
 pub(crate) mod service;
@@ -50,6 +52,12 @@ pub(crate) struct Plan {
     pub(crate) tokens: Vec<TokenOrder>,
     /// Records of claims to complete.
     pub(crate) claims: Vec<ClaimOrder>,
+    /// Requests for renewed certificates to sign.
+    pub(crate) renewals: Vec<RenewalOrder>,
+    /// Links' Secrets that need a key for their next certificate.
+    pub(crate) keys: Vec<String>,
+    /// Secrets to change in part.
+    pub(crate) changes: Vec<SecretChange>,
     /// When to plan again although nothing changed: a certificate is to be renewed then.
     pub(crate) again_at: Option<Timestamp>,
     /// Statuses to apply (`apiVersion`, `kind`, `metadata`, `status`).
@@ -66,6 +74,9 @@ impl Plan {
         self.certificates.extend(other.certificates);
         self.tokens.extend(other.tokens);
         self.claims.extend(other.claims);
+        self.renewals.extend(other.renewals);
+        self.keys.extend(other.keys);
+        self.changes.extend(other.changes);
         if let Some(at) = other.again_at {
             self.again(at);
         }
@@ -163,6 +174,26 @@ pub(crate) struct ClaimOrder {
     pub(crate) site_id: String,
     /// Where it is redeemed.
     pub(crate) endpoint: (String, u16),
+}
+
+/// A token's record with requests for renewed certificates.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct RenewalOrder {
+    /// The record as it is now.
+    pub(crate) record: Secret,
+    /// The issuing site.
+    pub(crate) site_id: String,
+}
+
+/// A change of some keys of a Secret; the others are not touched.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct SecretChange {
+    /// Its name.
+    pub(crate) secret: String,
+    /// Data keys to set, or to remove.
+    pub(crate) data: BTreeMap<String, Option<Vec<u8>>>,
+    /// Annotations to set.
+    pub(crate) annotations: Strings,
 }
 
 /// Something to tell the user about an object.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use karez_identity::{ConnectionToken, TokenError, Validity};
+use karez_identity::{CertificateFacts, ConnectionToken, TokenError, Validity};
 use karez_kubernetes::{ServiceDefinition, ServiceTarget, VERSION, labels, names};
 use karez_router_config as router;
 use karez_router_config::{Mode, Role, RouterDocument};
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::certificates::annotation;
 use super::expose::original_selector;
-use super::{Note, tokens};
+use super::{Note, renewal, tokens};
 use crate::object::{Strings, json, meta, reference, strings};
 use crate::site_config::pairs;
 use crate::snapshot::{ServiceSnapshot, SiteFacts};
@@ -44,7 +44,7 @@ pub(crate) fn credentials<'a>(
             _ => continue,
         };
         match read {
-            Ok(token) if token.generated_by == site.id => found.issued(secret, &token),
+            Ok(token) if token.generated_by == site.id => found.issued(secret, &token, now),
             Ok(token) => found.link(site, secret, &token, now),
             Err(error) => found.warn(secret, "TokenUnusable", error.to_string()),
         }
@@ -91,13 +91,10 @@ impl Credentials {
         }
     }
 
-    fn issued(&mut self, secret: &Secret, token: &ConnectionToken) {
+    fn issued(&mut self, secret: &Secret, token: &ConnectionToken, now: Timestamp) {
+        self.tokens.extend(renewal::sections(secret, token, now));
         match token.facts() {
-            Ok(facts) => self.tokens.push(router::TokenSection {
-                name: token.name.clone(),
-                serial: facts.serial,
-                fingerprint: facts.fingerprint,
-            }),
+            Ok(facts) => self.tokens.push(token_section(token, &facts)),
             Err(error) => self.warn(secret, "TokenUnusable", format!("data.tls.crt: {error}")),
         }
     }
@@ -139,6 +136,31 @@ impl Credentials {
             tls: profile,
             ..router::LinkSection::default()
         });
+    }
+}
+
+/// An entry of the router's list: a certificate, and what its holder may do.
+pub(crate) fn token_section(token: &ConnectionToken, facts: &CertificateFacts) -> router::TokenSection {
+    let scope = &token.scope;
+    router::TokenSection {
+        name: token.name.clone(),
+        serial: facts.serial.clone(),
+        fingerprint: facts.fingerprint.clone(),
+        role: match scope.role.as_deref() {
+            Some("edge") => Some(Role::Edge),
+            Some(_) => Some(Role::InterRouter),
+            None => None,
+        },
+        reach: scope.reach.clone(),
+        offer: scope.offer.clone(),
+        until: scope.expires.map(|end| end.to_string()),
+        uses: scope.uses,
+        // Without a limit nobody asks who has used it.
+        sites: if scope.uses.is_some() {
+            scope.used_by.clone()
+        } else {
+            Vec::new()
+        },
     }
 }
 
@@ -190,6 +212,9 @@ pub(crate) fn site_document(site: &SiteFacts, credentials: &Credentials) -> Rout
         } else {
             Vec::new()
         },
+        policy: (site.mode == Mode::Interior).then(|| router::PolicySection {
+            sharing: router::Sharing::Named,
+        }),
         links: credentials.links.clone(),
         local: Some(router::LocalSection {
             host: any(),

@@ -4,15 +4,26 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use karez_kubernetes::{labels, names};
-use karez_router_config::AccessLogSection;
+use karez_router_config::{AccessLogSection, PolicySection, Sharing};
 
 use super::router_document::{add_services, config_map, credentials, peers, site_document};
 use super::site::owner;
 use super::tokens::reachable;
-use super::{Note, Plan, addresses, network, router_notes};
+use super::{Note, Plan, addresses, network, renewal, router_notes};
 use crate::object::{json, reference};
 use crate::site_config::SiteConfig;
 use crate::snapshot::ServiceSnapshot;
+
+/// Peers that the router did not admit.
+fn refusals(site: &ConfigMap, snapshot: &ServiceSnapshot) -> impl Iterator<Item = Note> {
+    let refused = snapshot.status.iter().flat_map(|status| &status.refusals);
+    refused.map(|refusal| Note {
+        about: reference("v1", "ConfigMap", &site.metadata),
+        warning: true,
+        reason: "PeerRefused",
+        message: format!("a peer at {} was not admitted: {}", refusal.from, refusal.reason),
+    })
+}
 
 /// Claims that somebody asked for in vain.
 fn denials(snapshot: &ServiceSnapshot) -> impl Iterator<Item = Note> {
@@ -54,6 +65,12 @@ pub(crate) fn plan(snapshot: &ServiceSnapshot, now: Timestamp) -> Plan {
         document.router.peers = Some(peers());
     }
     add_services(&mut document, &definitions.all, &ports, snapshot);
+    renewal::plan(snapshot, &mut document, now, &mut plan);
+    if SiteConfig::read(site).shares_addresses {
+        document.policy = Some(PolicySection {
+            sharing: Sharing::Any,
+        });
+    }
     document.access_log = access_log(site);
     plan.objects.push(config_map(&document, namespace, Some(&owner)));
     plan.objects.push(json(&ConfigMap {
@@ -83,6 +100,7 @@ pub(crate) fn plan(snapshot: &ServiceSnapshot, now: Timestamp) -> Plan {
         .push(network::config_map(&status, namespace, Some(&owner)));
     plan.notes.extend(credentials.notes);
     plan.notes.extend(denials(snapshot));
+    plan.notes.extend(refusals(site, snapshot));
     plan.notes.extend(definitions.notes);
     plan.notes.extend(router_notes::notes(snapshot));
     plan

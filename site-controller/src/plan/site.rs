@@ -53,6 +53,7 @@ pub(crate) fn plan(snapshot: &SiteSnapshot, now: Timestamp) -> Plan {
         now,
     };
     plan.certificates = certificates.orders();
+    plan.again_at = certificates.next_renewal();
     note_old_authorities(&certificates, site, &mut plan);
     remember_site_id(&config, snapshot, &site_id, &mut plan);
 
@@ -68,6 +69,7 @@ pub(crate) fn plan(snapshot: &SiteSnapshot, now: Timestamp) -> Plan {
     }
     tokens::plan(&config, &site_id, snapshot, &mut plan);
     tokens::claims(&config, &site_id, snapshot, &mut plan);
+    tokens::renewals(&config, &site_id, snapshot, &mut plan);
     if !config.service_controller {
         router_document(&config, &site_id, snapshot, &owner, now, &mut plan);
     }

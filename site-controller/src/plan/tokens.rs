@@ -125,6 +125,22 @@ pub(crate) fn plan(config: &SiteConfig, site_id: &str, snapshot: &SiteSnapshot, 
     }
 }
 
+/// Adds requests for renewed certificates that wait in the records of this site's tokens.
+pub(crate) fn renewals(config: &SiteConfig, site_id: &str, snapshot: &SiteSnapshot, plan: &mut Plan) {
+    if config.edge {
+        return;
+    }
+    let own = snapshot.secrets.values().filter(|secret| {
+        kind(secret) == Some(labels::TYPE_TOKEN)
+            && annotation(secret, labels::GENERATED_BY).is_some_and(|issuer| issuer == site_id)
+    });
+    let asked = own.filter(|record| !super::renewal::waiting(record).is_empty());
+    plan.renewals.extend(asked.map(|record| super::RenewalOrder {
+        record: record.clone(),
+        site_id: site_id.to_owned(),
+    }));
+}
+
 /// Adds what is to be done about the namespace's records of claims.
 pub(crate) fn claims(config: &SiteConfig, site_id: &str, snapshot: &SiteSnapshot, plan: &mut Plan) {
     let records = snapshot
