@@ -280,13 +280,7 @@ impl Disk {
         if self.unwritten.is_empty() {
             return Ok(());
         }
-        let written = self.state.write_all(&self.unwritten).and_then(|()| {
-            if self.sync {
-                self.state.sync_data()?;
-            }
-            Ok(())
-        });
-        match written {
+        match self.state.write_all(&self.unwritten) {
             Ok(()) => {
                 self.state_size += self.unwritten.len() as u64;
                 self.unwritten.clear();
@@ -312,6 +306,13 @@ impl Disk {
             })
             .map(|(first, _)| *first)
             .collect();
+        if self.sync
+            && !spent.is_empty()
+            && let Err(error) = self.state.sync_data()
+        {
+            // The items are settled: should the machine lose its power now, only the ledger would be wrong.
+            tracing::warn!(folder = %self.folder.display(), %error, "the state of the queue cannot be synced");
+        }
         for first in spent {
             if active == Some(first) {
                 self.active = None;

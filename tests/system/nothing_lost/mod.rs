@@ -41,7 +41,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             corrupted_bytes,
         ),
         trial(
-            "nothing_lost::ten_times_too_much_is_refused_and_memory_stays_bounded",
+            "nothing_lost::far_too_much_is_refused_and_memory_stays_bounded",
             &[],
             too_much,
         ),
@@ -174,10 +174,10 @@ fn corrupted_bytes(stage: &Stage) -> Outcome {
 
 fn too_much(stage: &Stage) -> Outcome {
     let sink = Sink::start()?;
-    sink.set(Mode::Slow);
+    sink.set(Mode::Refusing);
     let mut collector = Collector::new(stage, &sink, "16")?;
     collector.start()?;
-    // What the slow backend takes is a fraction of this, and the queue on disk is full within a second.
+    // The backend takes nothing meanwhile, and the queue on disk is full within seconds.
     let load = Load {
         rate: 2000,
         batch: 200,
