@@ -317,7 +317,6 @@ fn connectors(
                     ("v2", router::Protocol::Tcp) => Some(router::ProxyProtocol::V2),
                     _ => None,
                 },
-                ..router::ConnectorSection::default()
             });
         }
     }
