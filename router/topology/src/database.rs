@@ -17,7 +17,7 @@ const ORIGIN_BYTES: usize = 32 << 20;
 /// All records.
 const BYTES: usize = 128 << 20;
 /// A router that has not refreshed its core for this long is forgotten, milliseconds.
-pub(crate) const LIFETIME: u64 = 300_000;
+pub(crate) const LIFETIME: u64 = 1_800_000;
 /// For how long it is remembered that a part is gone, milliseconds.
 const GONE: u64 = 300_000;
 

@@ -180,7 +180,8 @@ impl Topology {
             paths_at: 0,
             edges_at: 0,
             refresh_at: now.saturating_add(REFRESH),
-            compare_at: now.saturating_add(COMPARE),
+            // Not when refreshes are on their way, which would look like differences.
+            compare_at: now.saturating_add(COMPARE / 2),
             wake: BTreeSet::new(),
             outcome: Outcome::default(),
             now,
