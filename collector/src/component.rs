@@ -179,6 +179,12 @@ pub trait Processor: Send + Sync {
 
 /// Takes data out. Queue, retry and timeout stand around it; it only tries once.
 pub trait Exporter: Send + Sync {
+    /// Starts what runs by itself: a server from which data is taken.
+    fn start<'a>(&'a self, cx: &'a ComponentContext) -> BoxFuture<'a, Result<Running, StartError>> {
+        let _ = cx;
+        Box::pin(async { Ok(Running::none()) })
+    }
+
     /// Tries to deliver a batch.
     fn export(&self, batch: Batch) -> BoxFuture<'_, Outcome>;
 

@@ -34,6 +34,7 @@ pub mod json;
 pub mod ledger;
 pub mod metrics;
 pub mod processors;
+pub mod prometheus;
 pub mod receivers;
 pub mod registry;
 pub mod rpc;

@@ -26,6 +26,9 @@ pub fn receiver(config: &ReceiverConfig) -> Result<Box<dyn Receiver>, StartError
         ReceiverConfig::Jaeger(config) => {
             Ok(Box::new(receivers::jaeger::JaegerReceiver::new(config.clone())))
         }
+        ReceiverConfig::Prometheus(config) => Ok(Box::new(receivers::prometheus::PrometheusReceiver::new(
+            (**config).clone(),
+        ))),
     }
 }
 
@@ -58,6 +61,8 @@ pub fn exporter(config: &ExporterConfig, cx: &ComponentContext) -> Result<BuiltE
                 sending: Some(config.sending.clone()),
             })
         }
+        ExporterConfig::Prometheus(config) => exporters::prometheus::build(config, cx),
+        ExporterConfig::PrometheusRemoteWrite(config) => exporters::remote_write::build(config, cx),
         ExporterConfig::JaegerStorage(config) => {
             let exporter = exporters::jaeger_storage::JaegerStorageExporter::new(config, cx)?;
             Ok(BuiltExporter {

@@ -12,6 +12,7 @@ use crate::extensions::{
 };
 use crate::k8s_attributes::{self, K8sAttributes};
 use crate::processors::{self, AttributesProcessor, BatchProcessor, MemoryLimiter, ResourceProcessor};
+use crate::prometheus::{self, PrometheusExporter, PrometheusReceiver, RemoteWriteExporter};
 use crate::receivers::{self, JaegerReceiver, OtlpReceiver};
 use crate::values::{ComponentId, Signal};
 
@@ -35,6 +36,8 @@ pub enum ReceiverConfig {
     Otlp(OtlpReceiver),
     /// `jaeger`
     Jaeger(JaegerReceiver),
+    /// `prometheus`
+    Prometheus(Box<PrometheusReceiver>),
 }
 
 /// A processor.
@@ -69,6 +72,10 @@ pub enum ExporterConfig {
     Jaeger(GrpcExporter),
     /// `jaeger_storage_exporter`
     JaegerStorage(JaegerStorageExporter),
+    /// `prometheus`
+    Prometheus(PrometheusExporter),
+    /// `prometheusremotewrite`
+    PrometheusRemoteWrite(RemoteWriteExporter),
 }
 
 /// An extension.
@@ -113,10 +120,9 @@ pub trait Kind: Sized {
 
 impl Kind for ReceiverConfig {
     const WORD: &'static str = "receiver";
-    const KNOWN: &'static [&'static str] = &["otlp", "jaeger"];
+    const KNOWN: &'static [&'static str] = &["otlp", "jaeger", "prometheus"];
     const ELSEWHERE: &'static [&'static str] = &[
         "zipkin",
-        "prometheus",
         "prometheus_simple",
         "k8s_events",
         "k8s_cluster",
@@ -155,6 +161,9 @@ impl Kind for ReceiverConfig {
                 }
                 Some(ReceiverConfig::Jaeger(receiver))
             }
+            "prometheus" => prometheus::receiver(node, key, diagnoses)
+                .map(Box::new)
+                .map(ReceiverConfig::Prometheus),
             _ => None,
         }
     }
@@ -162,6 +171,7 @@ impl Kind for ReceiverConfig {
     fn signals(kind: &str) -> &'static [Signal] {
         match kind {
             "jaeger" => &[Signal::Traces],
+            "prometheus" => &[Signal::Metrics],
             _ => &Signal::ALL,
         }
     }
@@ -253,12 +263,12 @@ impl Kind for ExporterConfig {
         "jaeger_storage_exporter",
         "otlp_grpc",
         "otlp_http",
-    ];
-    const ELSEWHERE: &'static [&'static str] = &[
-        "file",
         "prometheus",
         "prometheusremotewrite",
         "prometheus_remote_write",
+    ];
+    const ELSEWHERE: &'static [&'static str] = &[
+        "file",
         "loadbalancing",
         "load_balancing",
         "kafka",
@@ -290,6 +300,10 @@ impl Kind for ExporterConfig {
             "jaeger_storage_exporter" => {
                 decode_at::<JaegerStorageExporter>(node, key, diagnoses).map(ExporterConfig::JaegerStorage)
             }
+            "prometheus" => prometheus::exporter(node, key, diagnoses).map(ExporterConfig::Prometheus),
+            "prometheusremotewrite" | "prometheus_remote_write" => {
+                prometheus::remote_write(node, key, diagnoses).map(ExporterConfig::PrometheusRemoteWrite)
+            }
             _ => None,
         }
     }
@@ -297,6 +311,7 @@ impl Kind for ExporterConfig {
     fn signals(kind: &str) -> &'static [Signal] {
         match kind {
             "jaeger" | "jaeger_storage_exporter" => &[Signal::Traces],
+            "prometheus" | "prometheusremotewrite" | "prometheus_remote_write" => &[Signal::Metrics],
             _ => &Signal::ALL,
         }
     }

@@ -19,6 +19,7 @@ mod old;
 mod pipelines;
 mod placeholder;
 pub mod processors;
+pub mod prometheus;
 pub mod receivers;
 mod substitute;
 mod telemetry;

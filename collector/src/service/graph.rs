@@ -169,15 +169,15 @@ impl Started {
         }
     }
 
-    /// Addresses that the receivers bound.
+    /// Addresses that receivers and exporters bound.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = (String, std::net::SocketAddr)> {
-        let ids = self.island.receivers.keys();
-        ids.zip(&self.receivers).flat_map(|(id, running)| {
-            running
-                .addresses()
-                .iter()
-                .map(move |address| (format!("receivers.{id}"), *address))
-        })
+        let ids = self.island.receivers.keys().map(|id| format!("receivers.{id}"));
+        let receivers = ids.zip(self.receivers.iter().map(Running::addresses));
+        let exporters = self.exporters.iter();
+        let exporters = exporters.map(|(id, queued)| (format!("exporters.{id}"), queued.addresses()));
+        receivers
+            .chain(exporters)
+            .flat_map(|(key, addresses)| addresses.iter().map(move |address| (key.clone(), *address)))
     }
 }
 

@@ -72,6 +72,7 @@ impl Queued {
         let meters = Signal::ALL.map(|signal| cx.metrics.exporter(&cx.id, signal));
         let ledger = cx.metrics.ledger();
         let mut running = Running::none();
+        running.join(built.exporter.start(cx).await?);
         let sending = built.sending.as_ref().map(|sending| &sending.sending_queue);
         let queue = sending.filter(|queue| queue.enabled);
         let workers = queue.map_or(0, |queue| queue.num_consumers.clamp(1, 1000));
@@ -103,6 +104,11 @@ impl Queued {
             running.spawn(work(shared.clone()));
         }
         Ok(Queued { running, shared })
+    }
+
+    /// Addresses that the exporter bound.
+    pub(crate) fn addresses(&self) -> &[std::net::SocketAddr] {
+        self.running.addresses()
     }
 
     /// The entrance for a pipeline.

@@ -119,7 +119,8 @@ impl Lint<'_> {
                         self.listens(endpoint, &at, &written.node, &["protocols", name]);
                     }
                 }
-                None => {}
+                // All that can be wrong is said where it is read.
+                Some(ReceiverConfig::Prometheus(_)) | None => {}
             }
         }
     }
@@ -208,6 +209,12 @@ impl Lint<'_> {
                 Some(ExporterConfig::OtlpHttp(exporter)) => self.http_client(exporter, &at, used, written),
                 Some(ExporterConfig::JaegerStorage(exporter)) => {
                     self.store(&exporter.trace_storage, &at, &written.node, &["trace_storage"]);
+                }
+                Some(ExporterConfig::Prometheus(exporter)) => {
+                    self.http_server(&exporter.server, &at, &written.node, &[]);
+                }
+                Some(ExporterConfig::PrometheusRemoteWrite(exporter)) => {
+                    self.remote_write(&exporter.client, &at, used, written);
                 }
                 Some(ExporterConfig::Debug(_) | ExporterConfig::Logging(_)) | None => {}
             }
@@ -309,6 +316,22 @@ impl Lint<'_> {
         }
         self.client_tls(&exporter.client.tls, at, node);
         self.authenticator(exporter.client.auth.as_ref(), at, node, &[], Side::Client);
+    }
+
+    fn remote_write(
+        &mut self,
+        client: &crate::common::HttpClient,
+        at: &str,
+        used: bool,
+        written: &Written<ExporterConfig>,
+    ) {
+        let node = &written.node;
+        if let Err(wrong) = http_url(&client.endpoint) {
+            let place = place_of(node, &["endpoint"]);
+            self.fault(at, used, place, format!("{at}.endpoint"), &wrong);
+        }
+        self.client_tls(&client.tls, at, node);
+        self.authenticator(client.auth.as_ref(), at, node, &[], Side::Client);
     }
 
     fn extension(&self, auth: Option<&Auth>) -> Option<&ExtensionConfig> {

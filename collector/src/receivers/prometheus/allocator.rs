@@ -1,0 +1,214 @@
+//! Jobs and targets from a target allocator: its jobs are asked for again and again, each job's targets by HTTP
+//! discovery for this collector.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use karez_collector_config::common::ClientTls;
+use karez_collector_config::prometheus::TargetAllocator;
+use karez_document::{Origin, yaml};
+use karez_lifecycle::Shutdown;
+use karez_scrape::client::{Client, ClientError};
+use karez_scrape::config::discovery::HttpDiscovery;
+use karez_scrape::config::document::read_one;
+use karez_scrape::config::http::{Header, Tls};
+use karez_scrape::config::values::Secret;
+use karez_scrape::config::{DiscoveryConfig, HttpConfig, Options, ScrapeConfig};
+use karez_scrape::discovery::Context;
+use tokio::task::JoinSet;
+
+use super::job::Job;
+use super::targets::Targets;
+use crate::component::Consumer;
+
+/// The largest list of jobs.
+const MAX_BODY: u64 = 16 << 20;
+/// Targets are asked for at least so often.
+const REFRESH: Duration = Duration::from_secs(30);
+
+/// Why the jobs cannot be had.
+#[derive(Debug, thiserror::Error)]
+enum AllocatorError {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("the target allocator answers {0}")]
+    Status(StatusCode),
+    #[error("the target allocator's jobs cannot be read: {0}")]
+    Jobs(String),
+}
+
+/// What jobs of an allocator are run with.
+pub(super) struct Allocated {
+    pub(super) config: TargetAllocator,
+    pub(super) collector_id: String,
+    pub(super) consumer: Consumer,
+    pub(super) cx: Context,
+    pub(super) seed: u64,
+    pub(super) extra: bool,
+    pub(super) stop: Shutdown,
+}
+
+/// A job that runs, and what ends it.
+struct Running {
+    config: ScrapeConfig,
+    gone: Shutdown,
+}
+
+/// How the allocator is spoken to.
+pub(super) fn http(config: &TargetAllocator) -> HttpConfig {
+    let tls: &ClientTls = &config.client.tls;
+    let version = |text: &str| match text {
+        "1.2" => "TLS12".to_owned(),
+        "1.3" => "TLS13".to_owned(),
+        _ => String::new(),
+    };
+    let secret = |inline: &karez_collector_config::values::Secret| Secret::new(inline.expose());
+    let headers = config.client.headers.iter().map(|(name, value)| {
+        let header = Header {
+            secrets: vec![secret(value)],
+            ..Header::default()
+        };
+        (name.clone(), header)
+    });
+    HttpConfig {
+        tls: Tls {
+            ca: secret(&tls.ca_pem),
+            ca_file: tls.ca_file.clone(),
+            cert: secret(&tls.cert_pem),
+            cert_file: tls.cert_file.clone(),
+            key: secret(&tls.key_pem),
+            key_file: tls.key_file.clone(),
+            server_name: tls.server_name_override.clone(),
+            insecure_skip_verify: tls.insecure_skip_verify,
+            min_version: version(&tls.min_version),
+            max_version: version(&tls.max_version),
+        },
+        follow_redirects: false,
+        headers: headers.collect(),
+        ..HttpConfig::default()
+    }
+}
+
+impl Allocated {
+    /// Follows the allocator until the stop. What it said last holds while it cannot be asked.
+    pub(super) async fn run(self, client: Client) {
+        let mut running: HashMap<String, Running> = HashMap::new();
+        let mut tasks = JoinSet::new();
+        let mut pause = Duration::from_secs(1);
+        let mut said: Option<String> = None;
+        loop {
+            let wait = match self.jobs(&client).await {
+                Ok(jobs) => {
+                    if said.take().is_some() {
+                        tracing::info!(endpoint = self.config.client.endpoint, "the target allocator answers again");
+                    }
+                    self.apply(jobs, &mut running, &mut tasks);
+                    pause = Duration::from_secs(1);
+                    self.config.interval
+                }
+                Err(error) => {
+                    let error = error.to_string();
+                    if said.as_deref() != Some(error.as_str()) {
+                        tracing::warn!(endpoint = self.config.client.endpoint, error, "no jobs from the target allocator; those it gave last are kept");
+                        said = Some(error);
+                    }
+                    pause = (pause * 2).min(self.config.interval.max(Duration::from_secs(1)));
+                    pause / 2
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.stop.triggered() => break,
+            }
+            while let Some(ended) = tasks.try_join_next() {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a job of the target allocator broke");
+                }
+            }
+        }
+        while tasks.join_next().await.is_some() {}
+    }
+
+    async fn jobs(&self, client: &Client) -> Result<HashMap<String, ScrapeConfig>, AllocatorError> {
+        let endpoint = self.config.client.endpoint.trim_end_matches('/');
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+        let url = format!("{endpoint}/scrape_configs");
+        let answer = client.get(&url, &headers, MAX_BODY, self.config.client.timeout).await?;
+        if answer.status != StatusCode::OK {
+            return Err(AllocatorError::Status(answer.status));
+        }
+        let text = String::from_utf8(answer.body).map_err(|error| AllocatorError::Jobs(error.to_string()))?;
+        let shard = std::env::var("SHARD").unwrap_or_else(|_| "0".to_owned());
+        self.read(&text.replace("$(SHARD)", &shard), &url)
+    }
+
+    fn read(&self, text: &str, url: &str) -> Result<HashMap<String, ScrapeConfig>, AllocatorError> {
+        let documents = yaml::parse(text, &Origin::file(url));
+        let documents = documents.map_err(|diagnosis| AllocatorError::Jobs(diagnosis.to_string()))?;
+        let mut jobs = HashMap::new();
+        let options = Options {
+            without_discovery: true,
+        };
+        for entry in documents.iter().flat_map(|node| node.entries()) {
+            let mut diagnoses = Vec::new();
+            let job = read_one(&entry.value, &entry.key, options, &mut diagnoses);
+            for diagnosis in &diagnoses {
+                tracing::warn!(job = entry.key, %diagnosis, "a job of the target allocator is not as it should be");
+            }
+            let wrong = karez_document::has_errors(&diagnoses);
+            if let Some(mut job) = job.filter(|_| !wrong) {
+                job.discovery = vec![DiscoveryConfig::Http(self.discovery(&job.job_name))];
+                jobs.insert(job.job_name.clone(), job);
+            }
+        }
+        Ok(jobs)
+    }
+
+    fn discovery(&self, job: &str) -> HttpDiscovery {
+        let escape = |text: &str| -> String { url::form_urlencoded::byte_serialize(text.as_bytes()).collect() };
+        let endpoint = self.config.client.endpoint.trim_end_matches('/');
+        HttpDiscovery {
+            url: format!("{endpoint}/jobs/{}/targets?collector_id={}", escape(job), escape(&self.collector_id)),
+            refresh: self.config.refresh.unwrap_or_else(|| self.config.interval.min(REFRESH)),
+            http: http(&self.config),
+        }
+    }
+
+    /// Ends jobs that are gone or other than before, starts those that are new.
+    fn apply(&self, jobs: HashMap<String, ScrapeConfig>, running: &mut HashMap<String, Running>, tasks: &mut JoinSet<()>) {
+        running.retain(|name, running| {
+            let same = jobs.get(name).is_some_and(|config| *config == running.config);
+            if !same {
+                running.gone.trigger();
+            }
+            same
+        });
+        for (name, config) in jobs {
+            if running.contains_key(&name) {
+                continue;
+            }
+            let job = match Job::new(config.clone(), &self.cx.net, self.extra) {
+                Ok(job) => Arc::new(job),
+                Err(error) => {
+                    tracing::warn!(job = name, %error, "the job cannot be scraped");
+                    continue;
+                }
+            };
+            let gone = Shutdown::default();
+            let targets = Targets {
+                jobs: vec![job],
+                consumer: self.consumer.clone(),
+                seed: self.seed,
+                stop: self.stop.clone(),
+                // A target that leaves us has most likely gone to another collector, which goes on with its series.
+                told: false,
+            };
+            tasks.spawn(targets.run(self.cx.clone(), gone.clone()));
+            running.insert(name, Running { config, gone });
+        }
+    }
+}

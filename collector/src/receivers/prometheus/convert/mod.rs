@@ -1,0 +1,442 @@
+//! Samples → OTLP, straight into its encoding. One [`Conversion`] a target; it remembers each series by a hash of its
+//! text, with what the series became (its attributes already encoded), so that a series known from the last scrape
+//! costs a look-up, a number and a copy.
+//!
+//! ```text
+//! body ─▶ exposition ─▶ Scrape (a Sink): known series ─▶ point
+//!                              new series ─▶ resolve: labels, target's labels, relabelling, metric ─▶ known
+//! finish: series not seen any more ─▶ points without a value; points ─▶ metrics ─▶ scopes ─▶ resources
+//! ```
+
+mod encode;
+mod finish;
+mod group;
+mod place;
+mod resolve;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use karez_exposition::{Histogram, Kind, Meta, Sample, Sink};
+use karez_scrape::config::labels::Builder;
+use karez_scrape::config::{ScrapeConfig, Target};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use encode::Point;
+use group::Group;
+use place::Place;
+
+pub use finish::Report;
+
+/// Metrics, families and places of one target beyond which what is remembered is thrown away: no target has so many,
+/// unless it invents new ones with every scrape.
+const MAX_REMEMBERED: usize = 50_000;
+
+/// Why a scrape counts as failed although it was answered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Limit {
+    /// Samples.
+    #[error("more samples than sample_limit ({0})")]
+    Samples(u64),
+    /// Labels of a sample.
+    #[error("a sample has more labels than label_limit ({0})")]
+    Labels(u64),
+    /// A label's name.
+    #[error("a label's name is longer than label_name_length_limit ({0})")]
+    NameLength(u64),
+    /// A label's value.
+    #[error("a label's value is longer than label_value_length_limit ({0})")]
+    ValueLength(u64),
+    /// Buckets of a native histogram.
+    #[error("a native histogram has more buckets than native_histogram_bucket_limit ({0})")]
+    Buckets(u64),
+    /// A sample without a name.
+    #[error("a sample has no name after relabelling")]
+    NoName,
+    /// Labels that cannot be read.
+    #[error("the labels of a sample cannot be read")]
+    Malformed,
+}
+
+/// What a series is to its metric.
+#[derive(Debug)]
+enum Part {
+    /// A point of its own; its attributes are encoded.
+    Number { attributes: Box<[u8]>, sum: bool },
+    /// When the counting of another series began.
+    NumberCreated { identity: u64 },
+    /// A bucket of a histogram.
+    Bucket { group: u32, bound: f64 },
+    /// A quantile of a summary.
+    Quantile { group: u32, quantile: f64 },
+    /// The sum of a histogram or summary.
+    Sum { group: u32 },
+    /// The count of a histogram or summary.
+    Count { group: u32 },
+    /// When the counting of a histogram or summary began.
+    GroupCreated { group: u32 },
+    /// A native histogram.
+    Native { group: u32 },
+    /// `target_info`: attributes of the resource.
+    TargetInfo { attributes: Box<[u8]> },
+    /// `otel_scope_info`: attributes of a scope.
+    ScopeInfo { attributes: Box<[u8]> },
+    /// Dropped by a rule.
+    Dropped,
+}
+
+/// A series that was seen.
+#[derive(Debug)]
+struct Known {
+    /// The scrape in which it was seen last.
+    seen: u32,
+    /// What was known of types when it was resolved.
+    epoch: u32,
+    metric: u32,
+    /// Its end is told: not so for series with timestamps of their own.
+    tracked: bool,
+    part: Part,
+}
+
+/// What is said about a family.
+#[derive(Debug, Default)]
+struct Family {
+    kind: Kind,
+    help: String,
+    unit: String,
+}
+
+/// What a metric's points are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Shape {
+    Gauge,
+    Sum,
+    Histogram,
+    GaugeHistogram,
+    Exponential,
+    Summary,
+}
+
+/// A metric of OTLP.
+#[derive(Debug)]
+struct Metric {
+    place: u32,
+    name: Arc<str>,
+    family: Arc<str>,
+    shape: Shape,
+}
+
+/// Turns what a target exposes into OTLP, from scrape to scrape.
+pub struct Conversion {
+    config: Arc<ScrapeConfig>,
+    target: Target,
+    seed: u64,
+    scrape: u32,
+    epoch: u32,
+    series: HashMap<u64, Known, Hashed>,
+    families: HashMap<Arc<str>, Family>,
+    metrics: Vec<Metric>,
+    metric_index: HashMap<(u32, Arc<str>, Shape), u32>,
+    groups: Vec<Group>,
+    group_index: HashMap<(u32, u64), u32>,
+    free_groups: Vec<u32>,
+    places: Vec<Place>,
+    builder: Builder,
+}
+
+/// Keys that are hashes already.
+#[derive(Debug, Default, Clone, Copy)]
+struct Hashed;
+
+impl std::hash::BuildHasher for Hashed {
+    type Hasher = Pass;
+
+    fn build_hasher(&self) -> Pass {
+        Pass(0)
+    }
+}
+
+struct Pass(u64);
+
+impl std::hash::Hasher for Pass {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = bytes.iter().fold(self.0, |hash, byte| hash.rotate_left(8) ^ u64::from(*byte));
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = value;
+    }
+}
+
+impl Conversion {
+    /// For a target of a job.
+    pub fn new(config: Arc<ScrapeConfig>, target: Target) -> Self {
+        let place = Place::of_target(&target);
+        Conversion {
+            config,
+            target,
+            // A target that chose its series so that their hashes collide would only spoil its own.
+            seed: rand::random(),
+            scrape: 0,
+            epoch: 0,
+            series: HashMap::default(),
+            families: HashMap::new(),
+            metrics: Vec::new(),
+            metric_index: HashMap::new(),
+            groups: Vec::new(),
+            group_index: HashMap::new(),
+            free_groups: Vec::new(),
+            places: vec![place],
+            builder: Builder::default(),
+        }
+    }
+
+    /// The target.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Starts a scrape at a time (milliseconds since 1970). What it hears is finished by [`Scrape::finish`].
+    pub fn scrape(&mut self, now: i64) -> Scrape<'_> {
+        let full = [self.families.len(), self.metrics.len(), self.places.len(), self.groups.len()];
+        if full.into_iter().any(|length| length > MAX_REMEMBERED) {
+            let scrape = self.scrape;
+            *self = Conversion::new(self.config.clone(), self.target.clone());
+            self.scrape = scrape;
+        }
+        self.scrape = self.scrape.wrapping_add(1);
+        for place in &mut self.places {
+            place.start();
+        }
+        Scrape {
+            now,
+            openmetrics: false,
+            out: Vec::new(),
+            runs: Vec::new(),
+            positions: HashMap::default(),
+            exemplars: Vec::new(),
+            points: 0,
+            samples: 0,
+            kept: 0,
+            added: 0,
+            of: self,
+        }
+    }
+}
+
+/// Points of one metric that stand together.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    metric: u32,
+    start: usize,
+    end: usize,
+}
+
+/// A scrape being converted.
+pub struct Scrape<'a> {
+    of: &'a mut Conversion,
+    now: i64,
+    openmetrics: bool,
+    /// Encoded points, as the repeated field 1 of their metrics' data.
+    out: Vec<u8>,
+    runs: Vec<Run>,
+    /// Where the start of a counter stands, to be filled in when it is told.
+    positions: HashMap<u64, usize, Hashed>,
+    exemplars: Vec<u8>,
+    points: usize,
+    samples: u64,
+    kept: u64,
+    added: u64,
+}
+
+impl Scrape<'_> {
+    /// The body is OpenMetrics, where `_created` says when counting began.
+    pub fn openmetrics(&mut self) {
+        self.openmetrics = true;
+    }
+
+    /// The time that a sample is given, and whether its end is told.
+    fn time(&self, timestamp: Option<i64>) -> (i64, bool) {
+        match timestamp.filter(|_| self.of.config.honor_timestamps) {
+            Some(own) => (own, self.of.config.track_timestamps_staleness),
+            None => (self.now, true),
+        }
+    }
+
+    /// Ends the run of points that ends here.
+    fn ran(&mut self, metric: u32, start: usize) {
+        let end = self.out.len();
+        self.points += 1;
+        match self.runs.last_mut() {
+            Some(last) if last.metric == metric && last.end == start => last.end = end,
+            _ => self.runs.push(Run { metric, start, end }),
+        }
+    }
+
+    /// What is known of a series; resolved anew when it is new, or when types were learnt since.
+    fn known(&mut self, series: &str, tracked: bool, native: bool) -> Result<u64, Limit> {
+        self.samples += 1;
+        let of = &mut *self.of;
+        let key = xxh3_64_with_seed(series.as_bytes(), of.seed ^ u64::from(native));
+        let (scrape, epoch) = (of.scrape, of.epoch);
+        let fresh = match of.series.get_mut(&key) {
+            Some(known) if known.epoch == epoch => {
+                known.seen = scrape;
+                known.tracked = tracked;
+                if !matches!(known.part, Part::Dropped) {
+                    self.kept += 1;
+                }
+                return self.within(key);
+            }
+            Some(_) => false,
+            None => true,
+        };
+        let (metric, part) = of.resolve(series, self.openmetrics, native)?;
+        let dropped = matches!(part, Part::Dropped);
+        let known = Known {
+            seen: scrape,
+            epoch: of.epoch,
+            metric,
+            tracked,
+            part,
+        };
+        of.series.insert(key, known);
+        if !dropped {
+            self.kept += 1;
+            self.added += u64::from(fresh);
+        }
+        self.within(key)
+    }
+
+    fn within(&self, key: u64) -> Result<u64, Limit> {
+        match self.of.config.limits.samples {
+            0 => Ok(key),
+            limit if self.kept > limit => Err(Limit::Samples(limit)),
+            _ => Ok(key),
+        }
+    }
+}
+
+impl Sink for Scrape<'_> {
+    type Stop = Limit;
+
+    fn meta(&mut self, family: &str, meta: Meta<'_>) -> Result<(), Limit> {
+        let of = &mut *self.of;
+        let known = match of.families.get_mut(family) {
+            Some(known) => known,
+            None => {
+                of.epoch = of.epoch.wrapping_add(1);
+                of.families.entry(family.into()).or_default()
+            }
+        };
+        match meta {
+            Meta::Kind(kind) if known.kind != kind => {
+                known.kind = kind;
+                of.epoch = of.epoch.wrapping_add(1);
+            }
+            Meta::Help(help) if known.help != help => help.clone_into(&mut known.help),
+            Meta::Unit(unit) if known.unit != unit => unit.clone_into(&mut known.unit),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn sample(&mut self, sample: &Sample<'_>) -> Result<(), Limit> {
+        let (time, tracked) = self.time(sample.timestamp);
+        let key = self.known(sample.series, tracked, false)?;
+        self.exemplars.clear();
+        let Some(known) = self.of.series.get(&key) else {
+            return Ok(());
+        };
+        let (metric, scrape) = (known.metric, self.of.scrape);
+        let group = match &known.part {
+            Part::Dropped => return Ok(()),
+            Part::Number { attributes, sum } => {
+                if let Some(exemplar) = &sample.exemplar {
+                    encode::exemplar(&mut self.exemplars, 5, exemplar);
+                }
+                let start = self.out.len();
+                let point = Point {
+                    created: sample.created,
+                    time,
+                    value: sample.value,
+                    attributes,
+                    exemplars: &self.exemplars,
+                };
+                let position = encode::number(&mut self.out, &point, *sum && self.openmetrics);
+                if let Some(position) = position {
+                    self.positions.insert(resolve::identity(metric, attributes), position);
+                }
+                self.ran(metric, start);
+                return Ok(());
+            }
+            Part::NumberCreated { identity } => {
+                if let Some(position) = self.positions.get(identity) {
+                    encode::fill_start(&mut self.out, *position, (sample.value * 1000.0) as i64);
+                }
+                return Ok(());
+            }
+            Part::TargetInfo { attributes } => {
+                let place = self.of.metrics[metric as usize].place;
+                self.of.places[place as usize].info(attributes, sample.value);
+                return Ok(());
+            }
+            Part::ScopeInfo { attributes } => {
+                let place = self.of.metrics[metric as usize].place;
+                self.of.places[place as usize].scope_info(attributes);
+                return Ok(());
+            }
+            Part::Bucket { group, .. }
+            | Part::Quantile { group, .. }
+            | Part::Sum { group }
+            | Part::Count { group }
+            | Part::GroupCreated { group }
+            | Part::Native { group } => *group,
+        };
+        let group = &mut self.of.groups[group as usize];
+        group.seen(scrape, time, tracked, sample.created);
+        match &known.part {
+            Part::Bucket { bound, .. } => {
+                group.bucket(*bound, sample.value);
+                if let Some(exemplar) = &sample.exemplar {
+                    encode::exemplar(&mut group.exemplars, 8, exemplar);
+                }
+            }
+            Part::Quantile { quantile, .. } => group.quantiles.push((*quantile, sample.value)),
+            Part::Sum { .. } => group.sum = Some(sample.value),
+            Part::Count { .. } => group.count = Some(sample.value),
+            Part::GroupCreated { .. } => group.created = Some((sample.value * 1000.0) as i64),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn histogram(&mut self, histogram: &Histogram<'_>) -> Result<(), Limit> {
+        let limit = self.of.config.limits.native_buckets;
+        let buckets = (histogram.positive.len() + histogram.negative.len()) as u64;
+        if limit > 0 && buckets > limit {
+            return Err(Limit::Buckets(limit));
+        }
+        let (time, tracked) = self.time(histogram.timestamp);
+        let key = self.known(histogram.series, tracked, true)?;
+        let Some(known) = self.of.series.get(&key) else {
+            return Ok(());
+        };
+        if let Part::Native { group } = known.part {
+            let (metric, scrape) = (known.metric, self.of.scrape);
+            let group = &mut self.of.groups[group as usize];
+            group.seen(scrape, time, tracked, histogram.created);
+            let start = self.out.len();
+            encode::exponential(&mut self.out, histogram, time, &group.attributes);
+            self.ran(metric, start);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,1 @@
+//! The receiver against targets and an allocator made here.
