@@ -78,7 +78,13 @@ struct SdKeys {
 /// Keys of Prometheus' own configuration that say nothing about scrapes.
 const NO_SCRAPE: [&str; 4] = ["otlp", "storage", "tracing", "runtime"];
 /// Keys that the Collector refuses.
-const REFUSED: [&str; 5] = ["alerting", "remote_read", "remote_write", "rule_files", "scrape_config_files"];
+const REFUSED: [&str; 5] = [
+    "alerting",
+    "remote_read",
+    "remote_write",
+    "rule_files",
+    "scrape_config_files",
+];
 
 /// Reads the receiver's block.
 pub(crate) fn receiver(node: &Node, key: &str, diagnoses: &mut Vec<Diagnosis>) -> Option<PrometheusReceiver> {
@@ -94,17 +100,34 @@ pub(crate) fn receiver(node: &Node, key: &str, diagnoses: &mut Vec<Diagnosis>) -
     let unsupported = [
         ("trim_metric_suffixes", keys.trim_metric_suffixes),
         ("use_start_time_metric", keys.use_start_time_metric),
-        ("start_time_metric_regex", !keys.start_time_metric_regex.is_empty()),
+        (
+            "start_time_metric_regex",
+            !keys.start_time_metric_regex.is_empty(),
+        ),
         ("ignore_metadata", keys.ignore_metadata),
         ("api_server", keys.api_server.is_some()),
     ];
     for (name, _) in unsupported.into_iter().filter(|(_, written)| *written) {
-        error(node, key, name, "Karez does not support this key", "remove it", diagnoses);
+        error(
+            node,
+            key,
+            name,
+            "Karez does not support this key",
+            "remove it",
+            diagnoses,
+        );
     }
     if let Some(config) = node.get("config").filter(|config| !config.is_null()) {
         let key = join_key(key, "config");
         for name in REFUSED.into_iter().filter(|name| config.get(name).is_some()) {
-            error(config, &key, name, "a receiver only scrapes", "remove it", diagnoses);
+            error(
+                config,
+                &key,
+                name,
+                "a receiver only scrapes",
+                "remove it",
+                diagnoses,
+            );
         }
         let mut parts = Parts::of(config, &key);
         parts.knows(&["global", "scrape_configs"]);
@@ -125,7 +148,12 @@ pub(crate) fn receiver(node: &Node, key: &str, diagnoses: &mut Vec<Diagnosis>) -
 }
 
 fn error(node: &Node, key: &str, name: &str, message: &str, mend: &str, diagnoses: &mut Vec<Diagnosis>) {
-    diagnoses.push(Diagnosis::error(node.key_place(name), join_key(key, name), message, mend));
+    diagnoses.push(Diagnosis::error(
+        node.key_place(name),
+        join_key(key, name),
+        message,
+        mend,
+    ));
 }
 
 fn allocator(node: &Node, key: &str, diagnoses: &mut Vec<Diagnosis>) -> Option<TargetAllocator> {
@@ -139,16 +167,44 @@ fn allocator(node: &Node, key: &str, diagnoses: &mut Vec<Diagnosis>) -> Option<T
         error(node, key, "endpoint", message, mend, diagnoses);
     }
     if keys.interval.is_zero() {
-        error(node, key, "interval", "cannot be 0", "write such as 30s", diagnoses);
+        error(
+            node,
+            key,
+            "interval",
+            "cannot be 0",
+            "write such as 30s",
+            diagnoses,
+        );
     }
     if keys.collector_id.contains("${") {
-        error(node, key, "collector_id", "holds a reference that is not resolved", "set the variable", diagnoses);
+        error(
+            node,
+            key,
+            "collector_id",
+            "holds a reference that is not resolved",
+            "set the variable",
+            diagnoses,
+        );
     }
     if client.auth.is_some() {
-        error(node, key, "auth", "Karez asks the allocator without an extension", "use `tls` or `headers`", diagnoses);
+        error(
+            node,
+            key,
+            "auth",
+            "Karez asks the allocator without an extension",
+            "use `tls` or `headers`",
+            diagnoses,
+        );
     }
     if !client.proxy_url.is_empty() {
-        error(node, key, "proxy_url", "Karez asks the allocator without a proxy", "remove it", diagnoses);
+        error(
+            node,
+            key,
+            "proxy_url",
+            "Karez asks the allocator without a proxy",
+            "remove it",
+            diagnoses,
+        );
     }
     let refresh = keys.http_sd_config.map(|sd| sd.refresh_interval);
     Some(TargetAllocator {
@@ -350,7 +406,9 @@ impl TranslationStrategy {
             TranslationStrategy::Unset => add_metric_suffixes,
             TranslationStrategy::UnderscoreEscapingWithSuffixes
             | TranslationStrategy::NoUTF8EscapingWithSuffixes => true,
-            TranslationStrategy::UnderscoreEscapingWithoutSuffixes | TranslationStrategy::NoTranslation => false,
+            TranslationStrategy::UnderscoreEscapingWithoutSuffixes | TranslationStrategy::NoTranslation => {
+                false
+            }
         }
     }
 }
@@ -374,12 +432,23 @@ fn excluded(node: &Node, key: &str, conversion: &ResourceToTelemetry, diagnoses:
     if conversion.exclude_service_attributes {
         let key = join_key(key, "resource_to_telemetry_conversion");
         let block = node.get("resource_to_telemetry_conversion").unwrap_or(node);
-        error(block, &key, "exclude_service_attributes", "Karez does not support this key", "remove it", diagnoses);
+        error(
+            block,
+            &key,
+            "exclude_service_attributes",
+            "Karez does not support this key",
+            "remove it",
+            diagnoses,
+        );
     }
 }
 
 /// Reads the `prometheusremotewrite` exporter's block.
-pub(crate) fn remote_write(node: &Node, key: &str, diagnoses: &mut Vec<Diagnosis>) -> Option<RemoteWriteExporter> {
+pub(crate) fn remote_write(
+    node: &Node,
+    key: &str,
+    diagnoses: &mut Vec<Diagnosis>,
+) -> Option<RemoteWriteExporter> {
     let mut parts = Parts::of(node, key);
     // Its bodies are always packed with snappy; the key is known and says nothing here.
     let client: Option<HttpClient> = parts.take(diagnoses);
@@ -388,14 +457,35 @@ pub(crate) fn remote_write(node: &Node, key: &str, diagnoses: &mut Vec<Diagnosis
     let (client, settings) = (client?, settings?);
     if settings.wal.is_some() {
         let mend = "remove it; a queue on disk is `sending_queue.storage` of the exporters that have one";
-        error(node, key, "wal", "Karez does not support this key", mend, diagnoses);
+        error(
+            node,
+            key,
+            "wal",
+            "Karez does not support this key",
+            mend,
+            diagnoses,
+        );
     }
     if !matches!(settings.protobuf_message.as_str(), "" | "prometheus.WriteRequest") {
         let message = "only the first version of remote write is sent";
-        error(node, key, "protobuf_message", message, "write prometheus.WriteRequest", diagnoses);
+        error(
+            node,
+            key,
+            "protobuf_message",
+            message,
+            "write prometheus.WriteRequest",
+            diagnoses,
+        );
     }
     if settings.send_metadata {
-        error(node, key, "send_metadata", "Karez sends no metadata", "remove it", diagnoses);
+        error(
+            node,
+            key,
+            "send_metadata",
+            "Karez sends no metadata",
+            "remove it",
+            diagnoses,
+        );
     }
     excluded(node, key, &settings.resource_to_telemetry_conversion, diagnoses);
     Some(RemoteWriteExporter { client, settings })

@@ -95,7 +95,9 @@ impl Prometheus {
                     suffixes: strategy.suffixes(settings.add_metric_suffixes),
                     escapes: strategy.escapes(),
                 },
-                constant: constant.map(|(name, value)| (name.clone(), value.clone())).collect(),
+                constant: constant
+                    .map(|(name, value)| (name.clone(), value.clone()))
+                    .collect(),
                 resource_labels: settings.resource_to_telemetry_conversion.enabled,
                 scope_labels: !settings.without_scope_info,
                 target_info: true,
@@ -156,7 +158,9 @@ impl Served {
     }
 
     fn answer(&self, headers: &HeaderMap) -> Response {
-        let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+        let accept = headers
+            .get(header::ACCEPT)
+            .and_then(|accept| accept.to_str().ok());
         let asked = accept.is_some_and(|accept| accept.contains("application/openmetrics-text"));
         let openmetrics = asked && self.settings.enable_open_metrics;
         let mut families = self.families();
@@ -176,7 +180,10 @@ impl Families {
     /// Takes a point; `false` if there is no text for it.
     fn take(&mut self, series: Series<'_>, now: Instant) -> bool {
         let mut labels = String::new();
-        let pairs = series.labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let pairs = series
+            .labels
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()));
         write::series(&mut labels, "", pairs);
         let labels = labels.trim_start_matches('{').trim_end_matches('}').to_owned();
         let value = match series.datum {
@@ -193,7 +200,11 @@ impl Families {
                 count: point.count,
             },
             Datum::Summary(point) => Value::Summary {
-                quantiles: point.quantile_values.iter().map(|q| (q.quantile, q.value)).collect(),
+                quantiles: point
+                    .quantile_values
+                    .iter()
+                    .map(|q| (q.quantile, q.value))
+                    .collect(),
                 sum: point.sum,
                 count: point.count,
             },
@@ -203,11 +214,14 @@ impl Families {
         }
         let family = match self.by_name.get_mut(series.name) {
             Some(family) => family,
-            None => self.by_name.entry(series.name.to_owned()).or_insert_with(|| Family {
-                kind: series.kind,
-                help: series.help.to_owned(),
-                series: HashMap::new(),
-            }),
+            None => self
+                .by_name
+                .entry(series.name.to_owned())
+                .or_insert_with(|| Family {
+                    kind: series.kind,
+                    help: series.help.to_owned(),
+                    series: HashMap::new(),
+                }),
         };
         if family.kind != series.kind {
             // Two metrics with one name and different types: Prometheus would refuse the whole answer.
@@ -215,7 +229,9 @@ impl Families {
         }
         let before = family.series.get(&labels);
         let value = match (value, before.map(|kept| &kept.value)) {
-            (Value::Number(more), Some(Value::Number(so_far))) if series.delta => Value::Number(so_far + more),
+            (Value::Number(more), Some(Value::Number(so_far))) if series.delta => {
+                Value::Number(so_far + more)
+            }
             (value, _) => value,
         };
         let kept = Kept {
@@ -287,7 +303,11 @@ impl Family {
             let _ = writeln!(out, "# HELP {quoted} {help}");
         }
         let _ = writeln!(out, "# TYPE {quoted} {kind}");
-        let sample = if total { format!("{bare}_total") } else { name.to_owned() };
+        let sample = if total {
+            format!("{bare}_total")
+        } else {
+            name.to_owned()
+        };
         let mut series: Vec<(&String, &Kept)> = self.series.iter().collect();
         series.sort_by_key(|(labels, _)| *labels);
         for (labels, kept) in series {
@@ -316,7 +336,11 @@ impl Kept {
                 }
                 line("_count", None, *count as f64);
             }
-            Value::Summary { quantiles, sum, count } => {
+            Value::Summary {
+                quantiles,
+                sum,
+                count,
+            } => {
                 for (quantile, value) in quantiles {
                     line("", Some(("quantile", *quantile)), *value);
                 }
@@ -327,7 +351,14 @@ impl Kept {
     }
 }
 
-fn put_line(out: &mut String, name: &str, labels: &str, more: Option<(&str, f64)>, value: f64, time: Option<&str>) {
+fn put_line(
+    out: &mut String,
+    name: &str,
+    labels: &str,
+    more: Option<(&str, f64)>,
+    value: f64,
+    time: Option<&str>,
+) {
     let plain = write::is_plain_metric(name);
     let mut between = "";
     if plain {

@@ -45,7 +45,10 @@ pub fn build(config: &RemoteWriteExporter, cx: &ComponentContext) -> Result<Buil
     let mut client: ClientConfig = config.client.clone();
     // The body is packed already.
     client.compression = Compression::None;
-    let fixed = [("content-encoding", "snappy"), ("x-prometheus-remote-write-version", "0.1.0")];
+    let fixed = [
+        ("content-encoding", "snappy"),
+        ("x-prometheus-remote-write-version", "0.1.0"),
+    ];
     for (name, value) in fixed {
         client.headers.insert(name.to_owned(), Secret::new(value));
     }
@@ -57,7 +60,9 @@ pub fn build(config: &RemoteWriteExporter, cx: &ComponentContext) -> Result<Buil
             suffixes: strategy.suffixes(settings.add_metric_suffixes),
             escapes: strategy.escapes(),
         },
-        constant: constant.map(|(name, value)| (name.clone(), value.clone())).collect(),
+        constant: constant
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect(),
         resource_labels: settings.resource_to_telemetry_conversion.enabled,
         scope_labels: false,
         target_info: settings.target_info.enabled,
@@ -124,7 +129,11 @@ impl RemoteWrite {
                 };
             }
         };
-        match self.client.post("application/x-protobuf", Bytes::from(packed)).await {
+        match self
+            .client
+            .post("application/x-protobuf", Bytes::from(packed))
+            .await
+        {
             Ok(answer) => self.outcome(&answer),
             Err(error) => Outcome::Retry {
                 after: None,
@@ -139,7 +148,13 @@ impl RemoteWrite {
             return Outcome::Delivered;
         }
         let said = String::from_utf8_lossy(&answer.body);
-        let said: String = said.lines().next().unwrap_or_default().chars().take(300).collect();
+        let said: String = said
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .chars()
+            .take(300)
+            .collect();
         let reason = format!("{}: HTTP {}: {said}", self.client.url(), answer.status);
         match answer.status.is_server_error() || answer.status == StatusCode::TOO_MANY_REQUESTS {
             true => Outcome::Retry {
@@ -159,7 +174,9 @@ impl RemoteWrite {
                 return;
             }
             put(&series, &mut |encoded| {
-                let full = bodies.last().is_some_and(|body| !body.is_empty() && body.len() + encoded.len() > self.most);
+                let full = bodies
+                    .last()
+                    .is_some_and(|body| !body.is_empty() && body.len() + encoded.len() > self.most);
                 if full {
                     bodies.push(Vec::new());
                 }
@@ -174,7 +191,13 @@ impl RemoteWrite {
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds: u64 = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    let seconds: u64 = headers
+        .get(header::RETRY_AFTER)?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse()
+        .ok()?;
     Some(Duration::from_secs(seconds.min(3600)))
 }
 
@@ -253,19 +276,20 @@ mod model {
 
 /// Encodes the time series that a data point is.
 fn put(series: &Series<'_>, each: &mut impl FnMut(Vec<u8>)) {
-    let mut number = |suffix: &str, more: Option<(&str, f64)>, value: f64, exemplars: Vec<model::Exemplar>| {
-        let sample = model::Sample {
-            value,
-            timestamp: series.time,
+    let mut number =
+        |suffix: &str, more: Option<(&str, f64)>, value: f64, exemplars: Vec<model::Exemplar>| {
+            let sample = model::Sample {
+                value,
+                timestamp: series.time,
+            };
+            let encoded = model::TimeSeries {
+                labels: labels(series.name, suffix, &series.labels, more),
+                samples: vec![sample],
+                exemplars,
+                histograms: Vec::new(),
+            };
+            each(encoded.encode_to_vec());
         };
-        let encoded = model::TimeSeries {
-            labels: labels(series.name, suffix, &series.labels, more),
-            samples: vec![sample],
-            exemplars,
-            histograms: Vec::new(),
-        };
-        each(encoded.encode_to_vec());
-    };
     match &series.datum {
         Datum::Number(value) => {
             let counted = series.kind == Kind::Counter;
@@ -365,7 +389,10 @@ fn example(exemplar: &Exemplar) -> model::Exemplar {
         }
     }
     model::Exemplar {
-        labels: labels.into_iter().map(|(name, value)| model::Label { name, value }).collect(),
+        labels: labels
+            .into_iter()
+            .map(|(name, value)| model::Label { name, value })
+            .collect(),
         value: value_of(exemplar),
         timestamp: i64::try_from(exemplar.time_unix_nano / 1_000_000).unwrap_or(i64::MAX),
     }
@@ -399,7 +426,10 @@ fn spans(buckets: Option<&Buckets>, merged: u32) -> (Vec<model::Span>, Vec<i64>)
         let gap = i32::try_from(index - next).unwrap_or(0);
         match spans.last_mut() {
             Some(span) if gap == 0 => span.length += 1,
-            _ => spans.push(model::Span { offset: gap, length: 1 }),
+            _ => spans.push(model::Span {
+                offset: gap,
+                length: 1,
+            }),
         }
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         deltas.push(count - before);

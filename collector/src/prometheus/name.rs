@@ -58,7 +58,10 @@ const PER: [(&str, &str); 7] = [
 ];
 
 fn word<'a>(words: &[(&'a str, &'a str)], unit: &'a str) -> Option<&'a str> {
-    words.iter().find(|(known, _)| *known == unit).map(|(_, word)| *word)
+    words
+        .iter()
+        .find(|(known, _)| *known == unit)
+        .map(|(_, word)| *word)
 }
 
 impl Naming {
@@ -76,7 +79,11 @@ impl Naming {
         }
         let between = |c: char| self.escapes && !(c.is_ascii_alphanumeric() || c == ':');
         let mut tokens: Vec<String> = match self.escapes {
-            true => name.split(between).filter(|t| !t.is_empty()).map(str::to_owned).collect(),
+            true => name
+                .split(between)
+                .filter(|t| !t.is_empty())
+                .map(str::to_owned)
+                .collect(),
             false => vec![name.to_owned()],
         };
         let has = |tokens: &[String], word: &str| {
@@ -86,7 +93,11 @@ impl Naming {
         let usable = |unit: &str| !unit.is_empty() && !unit.contains(['{', '}']);
         let (main, per) = (main.trim(), per.trim());
         if usable(main) {
-            let main = escaped(word(&UNITS, main).or_else(|| word(&MORE_UNITS, main)).unwrap_or(main));
+            let main = escaped(
+                word(&UNITS, main)
+                    .or_else(|| word(&MORE_UNITS, main))
+                    .unwrap_or(main),
+            );
             let main = main.trim_matches('_');
             if !main.is_empty() && !has(&tokens, main) {
                 tokens.push(main.to_owned());

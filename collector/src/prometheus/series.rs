@@ -8,8 +8,8 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, Key
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::number_data_point;
 use opentelemetry_proto::tonic::metrics::v1::{
-    AggregationTemporality, Exemplar, ExponentialHistogramDataPoint, HistogramDataPoint, Metric, NumberDataPoint,
-    SummaryDataPoint,
+    AggregationTemporality, Exemplar, ExponentialHistogramDataPoint, HistogramDataPoint, Metric,
+    NumberDataPoint, SummaryDataPoint,
 };
 use opentelemetry_proto::tonic::resource::v1::Resource;
 
@@ -198,7 +198,11 @@ fn points(metric: &Metric, base: &Labels, making: &Making, each: &mut impl FnMut
             kind,
             help: &metric.description,
             labels: of(attributes),
-            datum: if flags & NO_VALUE != 0 { Datum::Ended } else { datum },
+            datum: if flags & NO_VALUE != 0 {
+                Datum::Ended
+            } else {
+                datum
+            },
             delta,
             time: milliseconds(time),
             start: milliseconds(start),
@@ -207,21 +211,56 @@ fn points(metric: &Metric, base: &Labels, making: &Making, each: &mut impl FnMut
     };
     match data {
         Data::Gauge(gauge) => gauge.data_points.iter().for_each(|p| {
-            give(&p.attributes, p.flags, p.time_unix_nano, p.start_time_unix_nano, &p.exemplars, number(p));
+            give(
+                &p.attributes,
+                p.flags,
+                p.time_unix_nano,
+                p.start_time_unix_nano,
+                &p.exemplars,
+                number(p),
+            );
         }),
         Data::Sum(sum) => sum.data_points.iter().for_each(|p| {
-            give(&p.attributes, p.flags, p.time_unix_nano, p.start_time_unix_nano, &p.exemplars, number(p));
+            give(
+                &p.attributes,
+                p.flags,
+                p.time_unix_nano,
+                p.start_time_unix_nano,
+                &p.exemplars,
+                number(p),
+            );
         }),
         Data::Histogram(histogram) => histogram.data_points.iter().for_each(|p| {
             let datum = Datum::Histogram(p);
-            give(&p.attributes, p.flags, p.time_unix_nano, p.start_time_unix_nano, &p.exemplars, datum);
+            give(
+                &p.attributes,
+                p.flags,
+                p.time_unix_nano,
+                p.start_time_unix_nano,
+                &p.exemplars,
+                datum,
+            );
         }),
         Data::ExponentialHistogram(histogram) => histogram.data_points.iter().for_each(|p| {
             let datum = Datum::Exponential(p);
-            give(&p.attributes, p.flags, p.time_unix_nano, p.start_time_unix_nano, &p.exemplars, datum);
+            give(
+                &p.attributes,
+                p.flags,
+                p.time_unix_nano,
+                p.start_time_unix_nano,
+                &p.exemplars,
+                datum,
+            );
         }),
         Data::Summary(summary) => summary.data_points.iter().for_each(|p| {
-            give(&p.attributes, p.flags, p.time_unix_nano, p.start_time_unix_nano, &[], Datum::Summary(p));
+            give(
+                &p.attributes,
+                p.flags,
+                p.time_unix_nano,
+                p.start_time_unix_nano,
+                &[],
+                Datum::Summary(p),
+            );
         }),
     }
 }
@@ -301,7 +340,12 @@ fn json(value: &AnyValue) -> serde_json::Value {
         Some(Value::KvlistValue(list)) => list
             .values
             .iter()
-            .map(|kv| (kv.key.clone(), kv.value.as_ref().map_or(serde_json::Value::Null, json)))
+            .map(|kv| {
+                (
+                    kv.key.clone(),
+                    kv.value.as_ref().map_or(serde_json::Value::Null, json),
+                )
+            })
             .collect::<serde_json::Map<_, _>>()
             .into(),
         _ => serde_json::Value::Null,

@@ -284,10 +284,26 @@ impl Reader<'_> {
             write::value(&mut text, bucket.upper_bound);
             let value = count_of(bucket.cumulative_count, bucket.cumulative_count_float);
             let label = Some(("le", text.as_str()));
-            self.sample(metric, "_bucket", label, value, bucket.exemplar.as_ref(), created, sink)?;
+            self.sample(
+                metric,
+                "_bucket",
+                label,
+                value,
+                bucket.exemplar.as_ref(),
+                created,
+                sink,
+            )?;
         }
         if !infinite {
-            self.sample(metric, "_bucket", Some(("le", "+Inf")), count, None, created, sink)?;
+            self.sample(
+                metric,
+                "_bucket",
+                Some(("le", "+Inf")),
+                count,
+                None,
+                created,
+                sink,
+            )?;
         }
         self.sample(metric, "_sum", None, histogram.sum, None, created, sink)?;
         self.sample(metric, "_count", None, count, None, created, sink)
@@ -314,7 +330,9 @@ impl Reader<'_> {
             series: &self.series,
             value,
             timestamp: Some(metric.timestamp_ms).filter(|t| *t != 0),
-            exemplar: exemplar.zip(text.as_deref()).map(|(e, labels)| example(e, labels)),
+            exemplar: exemplar
+                .zip(text.as_deref())
+                .map(|(e, labels)| example(e, labels)),
             created: created.map(milliseconds),
         };
         sink.sample(&sample).map_err(Error::Stopped)
@@ -329,14 +347,19 @@ impl Reader<'_> {
     ) -> Result<(), Error<S::Stop>> {
         let positive = buckets(&h.positive_spans, &h.positive_deltas, &h.positive_counts);
         let negative = buckets(&h.negative_spans, &h.negative_deltas, &h.negative_counts);
-        let (positive, negative) = positive
-            .zip(negative)
-            .ok_or_else(|| Error::Protobuf("the spans of a native histogram do not fit its buckets".to_owned()))?;
+        let (positive, negative) = positive.zip(negative).ok_or_else(|| {
+            Error::Protobuf("the spans of a native histogram do not fit its buckets".to_owned())
+        })?;
         self.series.clear();
         let labels = metric.labels.iter().map(|l| (l.name.as_str(), l.value.as_str()));
         write::series(&mut self.series, &self.family.name, labels);
         let texts: Vec<String> = h.exemplars.iter().map(exemplar_labels).collect();
-        let exemplars: Vec<Exemplar<'_>> = h.exemplars.iter().zip(&texts).map(|(e, t)| example(e, t)).collect();
+        let exemplars: Vec<Exemplar<'_>> = h
+            .exemplars
+            .iter()
+            .zip(&texts)
+            .map(|(e, t)| example(e, t))
+            .collect();
         let histogram = Histogram {
             series: &self.series,
             timestamp: Some(metric.timestamp_ms).filter(|t| *t != 0),
@@ -379,7 +402,10 @@ fn example<'a>(exemplar: &model::Exemplar, labels: &'a str) -> Exemplar<'a> {
 
 fn exemplar_labels(exemplar: &model::Exemplar) -> String {
     let mut text = String::new();
-    let labels = exemplar.labels.iter().map(|l| (l.name.as_str(), l.value.as_str()));
+    let labels = exemplar
+        .labels
+        .iter()
+        .map(|l| (l.name.as_str(), l.value.as_str()));
     write::series(&mut text, "", labels);
     text
 }
@@ -416,7 +442,10 @@ mod tests {
     use crate::text::tests::Notes;
 
     fn body(families: &[model::MetricFamily]) -> Vec<u8> {
-        families.iter().flat_map(|f| f.encode_length_delimited_to_vec()).collect()
+        families
+            .iter()
+            .flat_map(|f| f.encode_length_delimited_to_vec())
+            .collect()
     }
 
     fn label(name: &str, value: &str) -> model::LabelPair {
@@ -453,7 +482,10 @@ mod tests {
                     zero_threshold: Some(0.001),
                     zero_count: Some(1),
                     positive_spans: vec![
-                        model::Span { offset: -2, length: 2 },
+                        model::Span {
+                            offset: -2,
+                            length: 2,
+                        },
                         model::Span { offset: 3, length: 1 },
                     ],
                     positive_deltas: vec![1, 1, 0],
@@ -491,7 +523,10 @@ mod tests {
         };
         parse(&body(&[histogram()]), options, &mut notes).unwrap();
         let native = &notes.0[2];
-        assert!(native.contains("positive: [(-2, 1.0), (-1, 2.0), (3, 2.0)]"), "{native}");
+        assert!(
+            native.contains("positive: [(-2, 1.0), (-1, 2.0), (3, 2.0)]"),
+            "{native}"
+        );
         assert_eq!(notes.0.len(), 7);
     }
 

@@ -137,21 +137,30 @@ mod tests {
 
     fn read(series: &str) -> Result<(String, Vec<(String, String)>), Fault> {
         let mut labels = Vec::new();
-        let name = parse(series, |name, value| labels.push((name.into_owned(), value.into_owned())))?;
+        let name = parse(series, |name, value| {
+            labels.push((name.into_owned(), value.into_owned()))
+        })?;
         Ok((name.into_owned(), labels))
     }
 
     #[test]
     fn reads_what_the_formats_allow() {
         let pairs = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
-            pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect()
+            pairs
+                .iter()
+                .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
+                .collect()
         };
         for (series, name, labels) in [
             ("up", "up", pairs(&[])),
             ("a:b{}", "a:b", pairs(&[])),
             ("a {  b = \"c\" , d=\"\",}", "a", pairs(&[("b", "c"), ("d", "")])),
             (r#"a{b="x\"}\\\n\q,"}"#, "a", pairs(&[("b", "x\"}\\\n\\q,")])),
-            (r#"{"my.metric","a b"="c",d="e"}"#, "my.metric", pairs(&[("a b", "c"), ("d", "e")])),
+            (
+                r#"{"my.metric","a b"="c",d="e"}"#,
+                "my.metric",
+                pairs(&[("a b", "c"), ("d", "e")]),
+            ),
             (r#"{a="b"}"#, "", pairs(&[("a", "b")])),
         ] {
             assert_eq!(read(series), Ok((name.to_owned(), labels)), "{series}");
@@ -161,7 +170,16 @@ mod tests {
 
     #[test]
     fn refuses_the_rest() {
-        for series in ["a{", "a{b}", "a{b=c}", r#"a{b="c}"#, r#"a{b="c" d="e"}"#, r#"a{1b="c"}"#, r#"a{"x","y"}"#, "a{,}"] {
+        for series in [
+            "a{",
+            "a{b}",
+            "a{b=c}",
+            r#"a{b="c}"#,
+            r#"a{b="c" d="e"}"#,
+            r#"a{1b="c"}"#,
+            r#"a{"x","y"}"#,
+            "a{,}",
+        ] {
             assert!(read(series).is_err(), "{series}");
         }
         for line in ["", " 1", "1a 1", "ü 1", "a{b=\"c 1"] {

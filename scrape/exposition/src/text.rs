@@ -158,7 +158,9 @@ fn number(text: &str) -> Option<f64> {
     // Most values are small whole numbers, for which a general parser does too much.
     let bytes = text.as_bytes();
     if (1..=15).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_digit) {
-        let value = bytes.iter().fold(0u64, |value, digit| value * 10 + u64::from(digit - b'0'));
+        let value = bytes
+            .iter()
+            .fold(0u64, |value, digit| value * 10 + u64::from(digit - b'0'));
         // At most 15 digits: exact as a double.
         return Some(value as f64);
     }
@@ -169,7 +171,9 @@ fn timestamp(text: &str, format: Format) -> Result<i64, Fault> {
     match format {
         Format::Prometheus => text.parse().map_err(|_| Fault::Timestamp),
         Format::OpenMetrics => {
-            let seconds = number(text).filter(|seconds| seconds.is_finite()).ok_or(Fault::Timestamp)?;
+            let seconds = number(text)
+                .filter(|seconds| seconds.is_finite())
+                .ok_or(Fault::Timestamp)?;
             Ok((seconds * 1000.0) as i64)
         }
     }
@@ -277,8 +281,14 @@ h_bucket{le=\"+Inf\"} 3 # {} 1
         assert_eq!(notes(body, Format::OpenMetrics).unwrap(), expected);
         assert_eq!(notes("a 1\n", Format::OpenMetrics), Err(Error::CutOff));
         let line = |line, fault| Err(Error::Line { line, fault });
-        assert_eq!(notes("# EOF\na 1\n", Format::OpenMetrics), line(2, Fault::AfterEnd));
-        assert_eq!(notes("a 1 # {} x\n# EOF\n", Format::OpenMetrics), line(1, Fault::Exemplar));
+        assert_eq!(
+            notes("# EOF\na 1\n", Format::OpenMetrics),
+            line(2, Fault::AfterEnd)
+        );
+        assert_eq!(
+            notes("a 1 # {} x\n# EOF\n", Format::OpenMetrics),
+            line(1, Fault::Exemplar)
+        );
     }
 
     #[test]
@@ -292,7 +302,11 @@ h_bucket{le=\"+Inf\"} 3 # {} 1
             ("# TYPE a potato\n", 1, Fault::Kind),
             ("{} 1 # {}\n", 1, Fault::Rest),
         ] {
-            assert_eq!(notes(body, Format::Prometheus), Err(Error::Line { line, fault }), "{body}");
+            assert_eq!(
+                notes(body, Format::Prometheus),
+                Err(Error::Line { line, fault }),
+                "{body}"
+            );
         }
     }
 

@@ -1,7 +1,8 @@
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::{
-    Gauge, Histogram, HistogramDataPoint, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, number_data_point,
+    Gauge, Histogram, HistogramDataPoint, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum,
+    number_data_point,
 };
 use opentelemetry_proto::tonic::resource::v1::Resource;
 
@@ -90,7 +91,11 @@ fn serves_the_newest_value_of_each_series() {
         aggregation_temporality: 2,
     });
     exporter.take(&request(vec![
-        metric("orders", "", counter(vec![point(1.0, vec![attribute("a.b", "x\"y")], 0)], 2)),
+        metric(
+            "orders",
+            "",
+            counter(vec![point(1.0, vec![attribute("a.b", "x\"y")], 0)], 2),
+        ),
         metric("time", "s", histogram),
     ]));
     exporter.take(&request(vec![metric(
@@ -124,7 +129,11 @@ fn differences_are_added_up_and_ends_heard() {
     exporter.take(&delta());
     exporter.take(&delta());
     assert!(text(&exporter, false).contains("d_total{job=\"shop\"} 4 5000\n"));
-    exporter.take(&request(vec![metric("d", "", counter(vec![point(0.0, Vec::new(), 1)], 1))]));
+    exporter.take(&request(vec![metric(
+        "d",
+        "",
+        counter(vec![point(0.0, Vec::new(), 1)], 1),
+    )]));
     assert!(!text(&exporter, false).contains("d_total{"));
 }
 
@@ -136,7 +145,10 @@ fn old_series_expire_and_resources_become_labels() {
     });
     exporter.take(&request(vec![metric("g", "", gauge)]));
     let served = text(&exporter, false);
-    assert!(served.contains("g{host_name=\"h\",job=\"shop\",service_name=\"shop\"} 1\n"), "{served}");
+    assert!(
+        served.contains("g{host_name=\"h\",job=\"shop\",service_name=\"shop\"} 1\n"),
+        "{served}"
+    );
     exporter.served.families().expire(Duration::ZERO);
     assert_eq!(text(&exporter, false), "");
 }

@@ -18,12 +18,18 @@ fn series<'a>(kind: Kind, datum: Datum<'a>) -> Series<'a> {
 
 fn encoded(series: &Series<'_>) -> Vec<model::TimeSeries> {
     let mut all = Vec::new();
-    put(series, &mut |bytes| all.push(model::TimeSeries::decode(bytes.as_slice()).unwrap()));
+    put(series, &mut |bytes| {
+        all.push(model::TimeSeries::decode(bytes.as_slice()).unwrap())
+    });
     all
 }
 
 fn show(series: &model::TimeSeries) -> String {
-    let labels: Vec<String> = series.labels.iter().map(|l| format!("{}={}", l.name, l.value)).collect();
+    let labels: Vec<String> = series
+        .labels
+        .iter()
+        .map(|l| format!("{}={}", l.name, l.value))
+        .collect();
     format!("{} {}", labels.join(","), series.samples[0].value)
 }
 
@@ -36,7 +42,10 @@ fn a_histogram_is_its_series_with_sorted_labels() {
         bucket_counts: vec![1, 3],
         ..HistogramDataPoint::default()
     };
-    let all: Vec<String> = encoded(&series(Kind::Histogram, Datum::Histogram(&point))).iter().map(show).collect();
+    let all: Vec<String> = encoded(&series(Kind::Histogram, Datum::Histogram(&point)))
+        .iter()
+        .map(show)
+        .collect();
     assert_eq!(
         all,
         [

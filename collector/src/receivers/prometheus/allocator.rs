@@ -102,7 +102,10 @@ impl Allocated {
             let wait = match self.jobs(&client).await {
                 Ok(jobs) => {
                     if said.take().is_some() {
-                        tracing::info!(endpoint = self.config.client.endpoint, "the target allocator answers again");
+                        tracing::info!(
+                            endpoint = self.config.client.endpoint,
+                            "the target allocator answers again"
+                        );
                     }
                     self.apply(jobs, &mut running, &mut tasks);
                     pause = Duration::from_secs(1);
@@ -111,7 +114,11 @@ impl Allocated {
                 Err(error) => {
                     let error = error.to_string();
                     if said.as_deref() != Some(error.as_str()) {
-                        tracing::warn!(endpoint = self.config.client.endpoint, error, "no jobs from the target allocator; those it gave last are kept");
+                        tracing::warn!(
+                            endpoint = self.config.client.endpoint,
+                            error,
+                            "no jobs from the target allocator; those it gave last are kept"
+                        );
                         said = Some(error);
                     }
                     pause = (pause * 2).min(self.config.interval.max(Duration::from_secs(1)));
@@ -137,7 +144,9 @@ impl Allocated {
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         let url = format!("{endpoint}/scrape_configs");
-        let answer = client.get(&url, &headers, MAX_BODY, self.config.client.timeout).await?;
+        let answer = client
+            .get(&url, &headers, MAX_BODY, self.config.client.timeout)
+            .await?;
         if answer.status != StatusCode::OK {
             return Err(AllocatorError::Status(answer.status));
         }
@@ -169,17 +178,30 @@ impl Allocated {
     }
 
     fn discovery(&self, job: &str) -> HttpDiscovery {
-        let escape = |text: &str| -> String { url::form_urlencoded::byte_serialize(text.as_bytes()).collect() };
+        let escape =
+            |text: &str| -> String { url::form_urlencoded::byte_serialize(text.as_bytes()).collect() };
         let endpoint = self.config.client.endpoint.trim_end_matches('/');
         HttpDiscovery {
-            url: format!("{endpoint}/jobs/{}/targets?collector_id={}", escape(job), escape(&self.collector_id)),
-            refresh: self.config.refresh.unwrap_or_else(|| self.config.interval.min(REFRESH)),
+            url: format!(
+                "{endpoint}/jobs/{}/targets?collector_id={}",
+                escape(job),
+                escape(&self.collector_id)
+            ),
+            refresh: self
+                .config
+                .refresh
+                .unwrap_or_else(|| self.config.interval.min(REFRESH)),
             http: http(&self.config),
         }
     }
 
     /// Ends jobs that are gone or other than before, starts those that are new.
-    fn apply(&self, jobs: HashMap<String, ScrapeConfig>, running: &mut HashMap<String, Running>, tasks: &mut JoinSet<()>) {
+    fn apply(
+        &self,
+        jobs: HashMap<String, ScrapeConfig>,
+        running: &mut HashMap<String, Running>,
+        tasks: &mut JoinSet<()>,
+    ) {
         running.retain(|name, running| {
             let same = jobs.get(name).is_some_and(|config| *config == running.config);
             if !same {

@@ -13,6 +13,3 @@ mod scrape;
 mod targets;
 
 pub use component::PrometheusReceiver;
-
-#[cfg(test)]
-mod tests;

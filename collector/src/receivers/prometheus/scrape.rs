@@ -97,11 +97,17 @@ impl Loop {
     async fn once(&mut self, next: Instant) {
         let (now, started) = (milliseconds(since_epoch()), Instant::now());
         let limit = self.job.config.limits.body_size;
-        let asked = self.job.client.get(&self.url, &self.job.headers, limit, self.timeout).await;
-        let answer = asked.map_err(ScrapeError::from).and_then(|answer| match answer.status {
-            StatusCode::OK => Ok(answer),
-            status => Err(ScrapeError::Status(status)),
-        });
+        let asked = self
+            .job
+            .client
+            .get(&self.url, &self.job.headers, limit, self.timeout)
+            .await;
+        let answer = asked
+            .map_err(ScrapeError::from)
+            .and_then(|answer| match answer.status {
+                StatusCode::OK => Ok(answer),
+                status => Err(ScrapeError::Status(status)),
+            });
         let mut scrape = self.conversion.scrape(now);
         let size = answer.as_ref().map_or(0, |answer| answer.body.len());
         let converted = answer.and_then(|answer| convert(&self.job, &answer, &mut scrape));
@@ -122,13 +128,22 @@ impl Loop {
     fn say(&mut self, converted: Result<(), ScrapeError>) {
         match converted {
             Ok(()) if self.said.take().is_some() => {
-                tracing::info!(job = self.job.config.job_name, url = self.url, "the scrape works again");
+                tracing::info!(
+                    job = self.job.config.job_name,
+                    url = self.url,
+                    "the scrape works again"
+                );
             }
             Ok(()) => {}
             Err(error) => {
                 let error = error.to_string();
                 if self.said.as_deref() != Some(error.as_str()) {
-                    tracing::warn!(job = self.job.config.job_name, url = self.url, error, "the scrape failed");
+                    tracing::warn!(
+                        job = self.job.config.job_name,
+                        url = self.url,
+                        error,
+                        "the scrape failed"
+                    );
                     self.said = Some(error);
                 }
             }

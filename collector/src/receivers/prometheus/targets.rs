@@ -127,7 +127,13 @@ impl Targets {
             end,
         };
         known.running.insert(target.identity, running);
-        tasks.spawn(scrape::run(job.clone(), target, self.seed, self.consumer.clone(), ending));
+        tasks.spawn(scrape::run(
+            job.clone(),
+            target,
+            self.seed,
+            self.consumer.clone(),
+            ending,
+        ));
     }
 }
 

@@ -241,7 +241,9 @@ fn dense(buckets: &[(i32, f64)], merged: u32) -> Vec<u8> {
         }
     }
     let mut packed = Vec::with_capacity(length);
-    counts.into_iter().for_each(|count| put_varint(&mut packed, count));
+    counts
+        .into_iter()
+        .for_each(|count| put_varint(&mut packed, count));
     let mut out = Vec::with_capacity(packed.len() + 12);
     put_number(&mut out, 1, zigzag(offset));
     put_delimited(&mut out, 2, &packed);

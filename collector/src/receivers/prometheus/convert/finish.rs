@@ -36,12 +36,14 @@ impl Scrape<'_> {
         self.points = 0;
         let before = self.of.scrape.wrapping_sub(1);
         let scrape = self.of.scrape;
-        // What was seen now counts as seen before, and so as ended.
+        // What was new was never told; what was known counts as seen before, and so as ended.
+        self.of.series.retain(|_, known| known.born != scrape);
         for known in self.of.series.values_mut().filter(|known| known.seen == scrape) {
             known.seen = before;
         }
         for group in self.of.groups.iter_mut().filter(|group| group.scrape == scrape) {
             group.scrape = before;
+            group.tracked &= group.born != scrape;
         }
     }
 
@@ -128,7 +130,10 @@ impl Scrape<'_> {
             ("scrape_duration_seconds", report.duration.as_secs_f64()),
             ("scrape_samples_scraped", self.samples as f64),
             ("scrape_samples_post_metric_relabeling", self.kept as f64),
-            ("scrape_series_added", if report.up { self.added as f64 } else { 0.0 }),
+            (
+                "scrape_series_added",
+                if report.up { self.added as f64 } else { 0.0 },
+            ),
         ];
         if report.extra {
             values.push(("scrape_timeout_seconds", self.of.target.timeout().as_secs_f64()));
@@ -140,7 +145,12 @@ impl Scrape<'_> {
 
     fn synthetic(&mut self, values: &[(&str, f64)]) -> Vec<u8> {
         let mut attributes = Vec::new();
-        for (name, value) in self.of.target.series_labels().filter(|(n, _)| !matches!(*n, JOB | INSTANCE)) {
+        for (name, value) in self
+            .of
+            .target
+            .series_labels()
+            .filter(|(n, _)| !matches!(*n, JOB | INSTANCE))
+        {
             attribute(&mut attributes, 7, name, value);
         }
         let mut out = Vec::new();
@@ -164,11 +174,15 @@ impl Scrape<'_> {
 
     fn batch(mut self, reported: Option<Vec<u8>>) -> Batch {
         let metrics = &self.of.metrics;
-        self.runs.sort_by_key(|run| (metrics[run.metric as usize].place, run.metric));
+        self.runs
+            .sort_by_key(|run| (metrics[run.metric as usize].place, run.metric));
         let mut by_place: Vec<Vec<u8>> = vec![Vec::new(); self.of.places.len()];
         for runs in self.runs.chunk_by(|a, b| a.metric == b.metric) {
             let metric = &metrics[runs[0].metric as usize];
-            let points: Vec<&[u8]> = runs.iter().map(|Run { start, end, .. }| &self.out[*start..*end]).collect();
+            let points: Vec<&[u8]> = runs
+                .iter()
+                .map(|Run { start, end, .. }| &self.out[*start..*end])
+                .collect();
             let family = self.of.families.get(&metric.family);
             let (help, unit) = family.map_or(("", ""), |family| (family.help.as_str(), family.unit.as_str()));
             let kind = family.map_or(Kind::Unknown, |family| family.kind);
@@ -188,7 +202,12 @@ impl Scrape<'_> {
                     && other.key.instance == place.key.instance
                     && !other.information().is_empty()
             };
-            let info = self.of.places.iter().find(same).map_or(&[][..], super::Place::information);
+            let info = self
+                .of
+                .places
+                .iter()
+                .find(same)
+                .map_or(&[][..], super::Place::information);
             place.put(&mut payload, info, metrics);
         }
         Batch {
@@ -204,7 +223,11 @@ impl Scrape<'_> {
 const NAMES: [(&str, &str, &str); 8] = [
     ("up", "The scraping was successful", ""),
     ("scrape_duration_seconds", "Duration of the scrape", "s"),
-    ("scrape_samples_scraped", "The number of samples the target exposed", ""),
+    (
+        "scrape_samples_scraped",
+        "The number of samples the target exposed",
+        "",
+    ),
     (
         "scrape_samples_post_metric_relabeling",
         "The number of samples remaining after metric relabeling was applied",
@@ -221,7 +244,15 @@ const NAMES: [(&str, &str, &str); 8] = [
 ];
 
 /// A `Metric` as field 2 of a `ScopeMetrics`.
-fn put_metric(out: &mut Vec<u8>, name: &str, help: &str, unit: &str, kind: Kind, shape: Shape, points: &[&[u8]]) {
+fn put_metric(
+    out: &mut Vec<u8>,
+    name: &str,
+    help: &str,
+    unit: &str,
+    kind: Kind,
+    shape: Shape,
+    points: &[&[u8]],
+) {
     let length: usize = points.iter().map(|points| points.len()).sum();
     let (number, tail): (u32, &[u8]) = match shape {
         Shape::Gauge => (5, &[]),

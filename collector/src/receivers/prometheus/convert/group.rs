@@ -10,6 +10,8 @@ pub(super) struct Group {
     pub(super) attributes: Box<[u8]>,
     /// The scrape in which it was seen last.
     pub(super) scrape: u32,
+    /// The scrape in which it was seen first.
+    pub(super) born: u32,
     pub(super) tracked: bool,
     pub(super) time: i64,
     pub(super) created: Option<i64>,

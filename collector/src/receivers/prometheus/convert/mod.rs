@@ -90,6 +90,8 @@ enum Part {
 struct Known {
     /// The scrape in which it was seen last.
     seen: u32,
+    /// The scrape in which it was seen first.
+    born: u32,
     /// What was known of types when it was resolved.
     epoch: u32,
     metric: u32,
@@ -164,7 +166,9 @@ impl std::hash::Hasher for Pass {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        self.0 = bytes.iter().fold(self.0, |hash, byte| hash.rotate_left(8) ^ u64::from(*byte));
+        self.0 = bytes
+            .iter()
+            .fold(self.0, |hash, byte| hash.rotate_left(8) ^ u64::from(*byte));
     }
 
     fn write_u64(&mut self, value: u64) {
@@ -202,7 +206,12 @@ impl Conversion {
 
     /// Starts a scrape at a time (milliseconds since 1970). What it hears is finished by [`Scrape::finish`].
     pub fn scrape(&mut self, now: i64) -> Scrape<'_> {
-        let full = [self.families.len(), self.metrics.len(), self.places.len(), self.groups.len()];
+        let full = [
+            self.families.len(),
+            self.metrics.len(),
+            self.places.len(),
+            self.groups.len(),
+        ];
         if full.into_iter().any(|length| length > MAX_REMEMBERED) {
             let scrape = self.scrape;
             *self = Conversion::new(self.config.clone(), self.target.clone());
@@ -283,7 +292,7 @@ impl Scrape<'_> {
         let of = &mut *self.of;
         let key = xxh3_64_with_seed(series.as_bytes(), of.seed ^ u64::from(native));
         let (scrape, epoch) = (of.scrape, of.epoch);
-        let fresh = match of.series.get_mut(&key) {
+        let born = match of.series.get_mut(&key) {
             Some(known) if known.epoch == epoch => {
                 known.seen = scrape;
                 known.tracked = tracked;
@@ -292,13 +301,14 @@ impl Scrape<'_> {
                 }
                 return self.within(key);
             }
-            Some(_) => false,
-            None => true,
+            Some(known) => known.born,
+            None => scrape,
         };
         let (metric, part) = of.resolve(series, self.openmetrics, native)?;
         let dropped = matches!(part, Part::Dropped);
         let known = Known {
             seen: scrape,
+            born,
             epoch: of.epoch,
             metric,
             tracked,
@@ -307,7 +317,7 @@ impl Scrape<'_> {
         of.series.insert(key, known);
         if !dropped {
             self.kept += 1;
-            self.added += u64::from(fresh);
+            self.added += u64::from(born == scrape);
         }
         self.within(key)
     }
@@ -369,7 +379,8 @@ impl Sink for Scrape<'_> {
                 };
                 let position = encode::number(&mut self.out, &point, *sum && self.openmetrics);
                 if let Some(position) = position {
-                    self.positions.insert(resolve::identity(metric, attributes), position);
+                    self.positions
+                        .insert(resolve::identity(metric, attributes), position);
                 }
                 self.ran(metric, start);
                 return Ok(());

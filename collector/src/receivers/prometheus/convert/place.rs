@@ -130,5 +130,7 @@ fn is_telling(host: &str) -> bool {
     if host.is_empty() || host.eq_ignore_ascii_case("localhost") {
         return false;
     }
-    host.parse().map_or(true, |address: IpAddr| !address.is_loopback() && !address.is_unspecified())
+    host.parse().map_or(true, |address: IpAddr| {
+        !address.is_loopback() && !address.is_unspecified()
+    })
 }

@@ -38,7 +38,12 @@ struct Belonging {
 
 impl Conversion {
     /// Resolves a series: its metric and its part in it.
-    pub(super) fn resolve(&mut self, text: &str, openmetrics: bool, native: bool) -> Result<(u32, Part), Limit> {
+    pub(super) fn resolve(
+        &mut self,
+        text: &str,
+        openmetrics: bool,
+        native: bool,
+    ) -> Result<(u32, Part), Limit> {
         let Some(labels) = self.labels(text)? else {
             return Ok((0, Part::Dropped));
         };
@@ -68,12 +73,17 @@ impl Conversion {
     fn labels(&mut self, text: &str) -> Result<Option<Labels>, Limit> {
         let limits = self.config.limits;
         let mut read: Vec<(Cow<'_, str>, Cow<'_, str>)> = Vec::with_capacity(8);
-        let name = series::parse(text, |name, value| read.push((name, value))).map_err(|_| Limit::Malformed)?;
+        let name =
+            series::parse(text, |name, value| read.push((name, value))).map_err(|_| Limit::Malformed)?;
         read.push((Cow::Borrowed(NAME), name));
         let own = Labels::of(read.iter().map(|(name, value)| (&**name, &**value)));
         self.builder.reset(own.clone());
         if self.config.honor_labels {
-            for (name, value) in self.target.series_labels().filter(|(name, _)| own.get(name).is_empty()) {
+            for (name, value) in self
+                .target
+                .series_labels()
+                .filter(|(name, _)| own.get(name).is_empty())
+            {
                 self.builder.set(name, value);
             }
         } else {
@@ -88,12 +98,20 @@ impl Conversion {
 
     /// The family of a name, by what was said before its samples.
     fn belonging(&self, name: &str, openmetrics: bool, native: bool, labels: &Labels) -> Belonging {
-        let known = |family: &str| self.families.get_key_value(family).map(|(name, known)| (name.clone(), known.kind));
+        let known = |family: &str| {
+            self.families
+                .get_key_value(family)
+                .map(|(name, known)| (name.clone(), known.kind))
+        };
         let of = |family: Arc<str>, role, shape| Belonging { family, role, shape };
         if let Some((family, kind)) = known(name) {
             return match kind {
-                Kind::Histogram | Kind::GaugeHistogram if native => of(family, Role::Native, Shape::Exponential),
-                Kind::Summary if !labels.get("quantile").is_empty() => of(family, Role::Quantile, Shape::Summary),
+                Kind::Histogram | Kind::GaugeHistogram if native => {
+                    of(family, Role::Native, Shape::Exponential)
+                }
+                Kind::Summary if !labels.get("quantile").is_empty() => {
+                    of(family, Role::Quantile, Shape::Summary)
+                }
                 Kind::Counter => of(family, Role::Number, Shape::Sum),
                 _ => of(family, Role::Number, Shape::Gauge),
             };
@@ -210,6 +228,7 @@ impl Conversion {
             identity,
             attributes: attributes.into(),
             scrape: self.scrape.wrapping_sub(1),
+            born: self.scrape,
             ..Group::default()
         };
         let number = match self.free_groups.pop() {
@@ -255,7 +274,11 @@ fn is_scope(label: &str) -> bool {
 }
 
 /// The target's labels count; what a sample calls the same becomes `exported_…`.
-fn override_labels<'a>(builder: &mut Builder, own: &Labels, target: impl Iterator<Item = (&'a str, &'a str)>) {
+fn override_labels<'a>(
+    builder: &mut Builder,
+    own: &Labels,
+    target: impl Iterator<Item = (&'a str, &'a str)>,
+) {
     let mut moved: Vec<(String, String)> = Vec::new();
     for (name, value) in target {
         let exported = own.get(name);

@@ -1,1 +1,0 @@
-//! The receiver against targets and an allocator made here.
