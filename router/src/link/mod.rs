@@ -24,7 +24,7 @@ mod prefer;
 mod reach;
 mod session;
 mod stream;
-// Statistics and datagrams are there for the services that come to use them.
+// A stream's halves are whole on every transport, also where nobody waits for `stopped`.
 #[allow(dead_code)]
 mod transport;
 

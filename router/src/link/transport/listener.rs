@@ -6,7 +6,7 @@ use karez_identity::TlsMaterial;
 
 use super::quic::{QuicIncoming, QuicListener};
 use super::tls::{TlsIncoming, TlsListener};
-use super::{Connection, ConnectionError, CryptoSetupError, TransportKind};
+use super::{Connection, ConnectionError, CryptoSetupError};
 
 /// A bound port; clones are the same port.
 #[derive(Clone)]
@@ -26,14 +26,6 @@ pub(crate) enum Incoming {
 }
 
 impl Listener {
-    /// Which transport it takes.
-    pub(crate) fn kind(&self) -> TransportKind {
-        match self {
-            Self::Quic(_) => TransportKind::Quic,
-            Self::Tls(_) => TransportKind::Tls,
-        }
-    }
-
     /// Where it is bound.
     pub(crate) fn local_address(&self) -> std::io::Result<SocketAddr> {
         match self {
