@@ -136,12 +136,29 @@ fn several_routers_of_a_site_find_each_other_through_a_headless_service() {
     let service = object(&plan, "Service", "skupper-router-peers");
     assert_eq!(service["spec"]["clusterIP"], "None");
     assert_eq!(service["spec"]["publishNotReadyAddresses"], true);
-    let document = object(&plan, "ConfigMap", "skupper-internal")["data"]["karez-router.yaml"].clone();
-    assert!(document.as_str().unwrap().contains("host: skupper-router-peers"), "{document}");
-    let names = |plan: &Plan| plan.objects.iter().any(|one| one["metadata"]["name"] == "skupper-router-peers");
-    assert!(!names(&site::plan(&snapshot([("name", "s")]), now())), "one router needs none");
+    let mut services = service_snapshot();
+    services.config_map = Some(config_map([("name", "s"), ("routers", "3")]));
+    let with_document = service::plan(&services, now());
+    let document =
+        object(&with_document, "ConfigMap", "skupper-internal")["data"]["karez-router.yaml"].clone();
+    assert!(
+        document.as_str().unwrap().contains("host: skupper-router-peers"),
+        "{document}"
+    );
+    let names = |plan: &Plan| {
+        plan.objects
+            .iter()
+            .any(|one| one["metadata"]["name"] == "skupper-router-peers")
+    };
+    assert!(
+        !names(&site::plan(&snapshot([("name", "s")]), now())),
+        "one router needs none"
+    );
     let edge = snapshot([("name", "s"), ("routers", "3"), ("edge", "true")]);
-    assert!(!names(&site::plan(&edge, now())), "edge routers do not link to each other");
+    assert!(
+        !names(&site::plan(&edge, now())),
+        "edge routers do not link to each other"
+    );
 }
 
 #[test]
