@@ -52,9 +52,12 @@ impl std::fmt::Debug for Context {
     }
 }
 
+/// Groups that nobody has taken yet, by discovery and source; `None` for one that is gone.
+type Waiting = HashMap<(usize, Arc<str>), Option<Arc<Group>>>;
+
 #[derive(Default)]
 struct Shared {
-    waiting: Mutex<HashMap<(usize, Arc<str>), Option<Arc<Group>>>>,
+    waiting: Mutex<Waiting>,
     changed: Notify,
 }
 
@@ -124,7 +127,7 @@ impl Discovery {
 }
 
 impl Shared {
-    fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<(usize, Arc<str>), Option<Arc<Group>>>> {
+    fn waiting(&self) -> std::sync::MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

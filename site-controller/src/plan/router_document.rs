@@ -212,7 +212,7 @@ pub(crate) fn site_document(site: &SiteFacts, credentials: &Credentials) -> Rout
         } else {
             Vec::new()
         },
-        policy: (site.mode == Mode::Interior).then(|| router::PolicySection {
+        policy: (site.mode == Mode::Interior).then_some(router::PolicySection {
             sharing: router::Sharing::Named,
         }),
         links: credentials.links.clone(),
