@@ -169,19 +169,7 @@ fn add(labels: &mut Labels, attributes: &[KeyValue], naming: &Naming) {
 
 fn points(metric: &Metric, base: &Labels, making: &Making, each: &mut impl FnMut(Series<'_>)) {
     let Some(data) = &metric.data else { return };
-    let (kind, delta) = match data {
-        Data::Sum(sum) if sum.is_monotonic => (Kind::Counter, is_delta(sum.aggregation_temporality)),
-        Data::Sum(sum) => (Kind::Gauge, is_delta(sum.aggregation_temporality)),
-        Data::Gauge(_) => (Kind::Gauge, false),
-        Data::Histogram(h) => (Kind::Histogram, is_delta(h.aggregation_temporality)),
-        Data::ExponentialHistogram(h) => (Kind::Histogram, is_delta(h.aggregation_temporality)),
-        Data::Summary(_) => (Kind::Summary, false),
-    };
-    let counted = match data {
-        Data::Sum(sum) if sum.is_monotonic => Counted::Counter,
-        Data::Gauge(_) => Counted::Gauge,
-        _ => Counted::Other,
-    };
+    let (kind, delta, counted) = kind(data);
     let name = making.naming.metric(&metric.name, &metric.unit, counted);
     let of = |attributes: &[KeyValue]| {
         let mut labels = base.clone();
@@ -209,27 +197,23 @@ fn points(metric: &Metric, base: &Labels, making: &Making, each: &mut impl FnMut
             exemplars,
         });
     };
+    let numbers: &[NumberDataPoint] = match data {
+        Data::Gauge(gauge) => &gauge.data_points,
+        Data::Sum(sum) => &sum.data_points,
+        _ => &[],
+    };
+    for p in numbers {
+        give(
+            &p.attributes,
+            p.flags,
+            p.time_unix_nano,
+            p.start_time_unix_nano,
+            &p.exemplars,
+            number(p),
+        );
+    }
     match data {
-        Data::Gauge(gauge) => gauge.data_points.iter().for_each(|p| {
-            give(
-                &p.attributes,
-                p.flags,
-                p.time_unix_nano,
-                p.start_time_unix_nano,
-                &p.exemplars,
-                number(p),
-            );
-        }),
-        Data::Sum(sum) => sum.data_points.iter().for_each(|p| {
-            give(
-                &p.attributes,
-                p.flags,
-                p.time_unix_nano,
-                p.start_time_unix_nano,
-                &p.exemplars,
-                number(p),
-            );
-        }),
+        Data::Gauge(_) | Data::Sum(_) => {}
         Data::Histogram(histogram) => histogram.data_points.iter().for_each(|p| {
             let datum = Datum::Histogram(p);
             give(
@@ -262,6 +246,29 @@ fn points(metric: &Metric, base: &Labels, making: &Making, each: &mut impl FnMut
                 Datum::Summary(p),
             );
         }),
+    }
+}
+
+/// How a metric is called in Prometheus' words, whether its points are differences, and how its name is made.
+fn kind(data: &Data) -> (Kind, bool, Counted) {
+    match data {
+        Data::Sum(sum) if sum.is_monotonic => {
+            let delta = is_delta(sum.aggregation_temporality);
+            (Kind::Counter, delta, Counted::Counter)
+        }
+        Data::Sum(sum) => (Kind::Gauge, is_delta(sum.aggregation_temporality), Counted::Other),
+        Data::Gauge(_) => (Kind::Gauge, false, Counted::Gauge),
+        Data::Histogram(h) => (
+            Kind::Histogram,
+            is_delta(h.aggregation_temporality),
+            Counted::Other,
+        ),
+        Data::ExponentialHistogram(h) => (
+            Kind::Histogram,
+            is_delta(h.aggregation_temporality),
+            Counted::Other,
+        ),
+        Data::Summary(_) => (Kind::Summary, false, Counted::Other),
     }
 }
 

@@ -95,7 +95,7 @@ fn edge(
     let mut watched = Vec::new();
     while counts.begun.fetch_add(1, Ordering::Relaxed) < cycles {
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        let killed = counts.begun.load(Ordering::Relaxed) % 2 == 0;
+        let killed = counts.begun.load(Ordering::Relaxed).is_multiple_of(2);
         let stream = cycle(number, hub, &runtime, killed, counts, helper).with_context(|| {
             format!(
                 "edge-{number}, after {} cycles",
@@ -170,7 +170,10 @@ async fn ends(mut stream: TcpStream) -> anyhow::Result<()> {
     let mut rest = [0; 16];
     match timeout(NOTICED, stream.read(&mut rest)).await {
         Err(_) => anyhow::bail!("open {NOTICED:?} after its edge was gone"),
-        Ok(Ok(read)) => Ok(ensure!(read == 0, "bytes came from an edge that is gone")),
+        Ok(Ok(read)) => {
+            ensure!(read == 0, "bytes came from an edge that is gone");
+            Ok(())
+        }
         Ok(Err(_)) => Ok(()),
     }
 }
