@@ -251,7 +251,7 @@ mod tests {
     fn refuses_what_no_service_can_be_named() {
         for text in [
             r#"{"address":"A","protocol":"tcp","ports":[80]}"#,
-            r#"{"address":"a","protocol":"udp","ports":[80]}"#,
+            r#"{"address":"a","protocol":"sctp","ports":[80]}"#,
             r#"{"address":"a","protocol":"tcp","ports":[]}"#,
             "[",
         ] {

@@ -493,8 +493,11 @@ fn doctor(stage: &Stage) -> Outcome {
             String::from_utf8_lossy(&output.stdout).into_owned(),
         ))
     };
-    let (healthy, said) = look(&meeting.token)?;
-    ensure!(healthy, "{said}");
+    // The token may be there before its site listens.
+    let said = wait_for("a doctor without complaint", 60, || {
+        let (healthy, said) = look(&meeting.token)?;
+        Ok(if healthy { Ok(said) } else { Err(said) })
+    })?;
     for line in [
         "ok   name",
         "ok   udp",
