@@ -4,7 +4,7 @@
 
 mod simulation;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use karez_topology::{Address, Arrival, Decision, Filter, LinkId, Load, NextHop, To, decide, decide_onward};
 use proptest::prelude::*;
@@ -120,6 +120,7 @@ fn run(steps: Vec<Step>, seed: u64, wires: Wires) -> (Network, Truth) {
     for n in 0..INTERIOR + EDGES {
         network.add(n >= INTERIOR, &[]);
     }
+    let mut lives: BTreeSet<(usize, u64)> = (0..INTERIOR + EDGES).map(|node| (node, network.now)).collect();
     for step in steps {
         match step {
             Step::Link { from, to, cost } if from != to => {
@@ -150,7 +151,13 @@ fn run(steps: Vec<Step>, seed: u64, wires: Wires) -> (Network, Truth) {
                 network.set_addresses(node, &truth.serves[node].clone());
             }
             Step::Restart { node, back } => {
-                network.restart(node, network.now.saturating_sub(back));
+                // The clock may have been set back, but not to the very millisecond of an earlier start: two lives
+                // of one epoch cannot be told apart.
+                let mut epoch = network.now.saturating_sub(back);
+                while !lives.insert((node, epoch)) {
+                    epoch += 1;
+                }
+                network.restart(node, epoch);
                 truth
                     .links
                     .retain(|(from, _), (to, ..)| *from != node && *to != node);
