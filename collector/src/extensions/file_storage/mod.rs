@@ -1,4 +1,4 @@
-//! `file_storage`: a directory in which exporters keep their queues. See [`crate::durable`] for what is in it.
+//! `file_storage`: a directory in which exporters keep their queues. See the module `durable` for what is in it.
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
