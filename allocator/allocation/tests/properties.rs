@@ -19,7 +19,9 @@ scrape_configs:
 ";
 
 fn jobs(yaml: &str) -> Vec<ScrapeConfig> {
-    let node = yaml::parse(yaml, &Origin::file("t.yaml")).unwrap().remove(0);
+    let node = yaml::parse(yaml, &Origin::file("t.yaml"))
+        .expect("the rules are YAML")
+        .remove(0);
     let mut diagnoses = Vec::new();
     let jobs = read(&node, "", Options::default(), &mut diagnoses);
     assert!(diagnoses.is_empty(), "{diagnoses:?}");
@@ -67,9 +69,9 @@ fn group(numbers: &[usize]) -> Arc<Group> {
         );
         let mut labels = vec![
             ("__address__", address.as_str()),
-            ("tmp", if number % 2 == 0 { "1" } else { "2" }),
+            ("tmp", if number.is_multiple_of(2) { "1" } else { "2" }),
         ];
-        if number % 7 == 0 {
+        if number.is_multiple_of(7) {
             labels.push(("drop", "yes"));
         }
         if number % 4 < 3 {
@@ -366,7 +368,8 @@ proptest! {
             let before = owners(&allocation);
             allocation.rebalance();
             check(&allocation);
-            let moved: u64 = 0u64.max(before.iter().zip(owners(&allocation)).filter(|(a, b)| *a.1 != b.1).count() as u64);
+            let after = owners(&allocation);
+            let moved = before.iter().zip(&after).filter(|(a, b)| a.1 != b.1).count() as u64;
             prop_assert!(moved <= budget);
         }
         let mean = total as f64 / (4 + joins) as f64;
