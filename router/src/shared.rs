@@ -172,11 +172,12 @@ pub(crate) struct State {
 
 impl State {
     fn new() -> Self {
-        let epoch = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
+        // A clock from before 1970 shows nothing.
+        let millis = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
         Self {
             config: None,
             document: DocumentStatus::default(),
-            topology: Topology::new(epoch, 0),
+            topology: Topology::new(karez_topology::epoch(millis, rand::random()), 0),
             connectors: HashMap::new(),
             live: BTreeMap::new(),
             dialled: BTreeMap::new(),

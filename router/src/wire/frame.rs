@@ -172,6 +172,7 @@ mod tests {
                 origin: "r".into(),
                 epoch: 5,
                 sequence: 6,
+                mark: u64::MAX,
                 part,
                 body,
             }),
@@ -200,7 +201,7 @@ mod tests {
             Message::Have(Have {
                 router: "r".into(),
                 epoch: 1,
-                parts: vec![(0, 1), (9, 3)],
+                parts: vec![(0, (1, 5)), (9, (3, u64::MAX))],
             }),
             Message::Records(vec![record(0, router), record(3, edge), record(4, Body::Gone)]),
             Message::Summary(Summary {

@@ -95,6 +95,8 @@ pub(crate) struct Have {
     pub(crate) parts: Vec<u64>,
     #[prost(uint64, repeated, tag = "4")]
     pub(crate) sequences: Vec<u64>,
+    #[prost(fixed64, repeated, tag = "5")]
+    pub(crate) marks: Vec<u64>,
 }
 
 /// Records on their way.
@@ -121,6 +123,9 @@ pub(crate) struct Record {
     /// Absent: the part is gone.
     #[prost(oneof = "Part", tags = "6, 7")]
     pub(crate) tells: Option<Part>,
+    /// What the origin says of what is told; nobody else reckons with more than whether it differs.
+    #[prost(fixed64, tag = "8")]
+    pub(crate) mark: u64,
 }
 
 /// What a record tells.
@@ -197,7 +202,8 @@ pub(crate) fn body(said: &Said) -> Body {
             router: have.router.to_string(),
             epoch: have.epoch,
             parts: have.parts.iter().map(|(part, _)| *part).collect(),
-            sequences: have.parts.iter().map(|(_, sequence)| *sequence).collect(),
+            sequences: have.parts.iter().map(|(_, (sequence, _))| *sequence).collect(),
+            marks: have.parts.iter().map(|(_, (_, mark))| *mark).collect(),
         }),
         Said::Records(list) => Body::Records(Records {
             records: list.iter().map(Record::of).collect(),
@@ -367,10 +373,13 @@ impl Digest {
 impl Have {
     fn checked(&self) -> Result<topology::Have, WireError> {
         few(self.parts.len(), PARTS)?;
-        if self.parts.len() != self.sequences.len() {
-            return Err(WireError::Content("parts and sequence numbers that do not pair"));
+        if self.parts.len() != self.sequences.len() || self.parts.len() != self.marks.len() {
+            return Err(WireError::Content(
+                "parts, sequence numbers and marks that do not match",
+            ));
         }
-        let parts = self.parts.iter().copied().zip(self.sequences.iter().copied());
+        let versions = self.sequences.iter().copied().zip(self.marks.iter().copied());
+        let parts = self.parts.iter().copied().zip(versions);
         Ok(topology::Have {
             router: router(&self.router)?,
             epoch: self.epoch,
@@ -407,6 +416,7 @@ impl Record {
             part: record.part,
             age: flooded.age,
             tells,
+            mark: record.mark,
         }
     }
 
@@ -443,6 +453,7 @@ impl Record {
             origin: router(&self.origin)?,
             epoch: self.epoch,
             sequence: self.sequence,
+            mark: self.mark,
             part: self.part,
             body,
         };

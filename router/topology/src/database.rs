@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::message::{Digest, Have};
-use crate::model::{Body, CORE, Part, Record, RouterId};
+use crate::model::{Body, CORE, Part, Record, RouterId, Version};
 
 /// More interior routers than any network has.
 const ORIGINS: usize = 1024;
@@ -55,11 +55,12 @@ struct Stored {
     at: u64,
 }
 
-/// A well-spread number for a part at a sequence number.
-fn mix(part: Part, sequence: u64) -> u64 {
+/// A well-spread number for a part's version.
+fn mix(part: Part, (sequence, mark): Version) -> u64 {
     let mut x = part
         .wrapping_mul(0x9e37_79b9_7f4a_7c15)
         .wrapping_add(sequence)
+        .wrapping_add(mark.rotate_left(32))
         .wrapping_add(0x1656_67b1_9e37_79f9);
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -69,7 +70,7 @@ fn mix(part: Part, sequence: u64) -> u64 {
 fn share(record: &Record) -> u64 {
     match record.body {
         Body::Gone => 0,
-        _ => mix(record.part, record.sequence),
+        _ => mix(record.part, record.version()),
     }
 }
 
@@ -88,8 +89,8 @@ impl Database {
             Some(origin) if record.epoch < origin.epoch => return Put::Older,
             Some(origin) if record.epoch == origin.epoch => {
                 match origin.records.get(&record.part) {
-                    Some(old) if old.record.sequence > record.sequence => return Put::Older,
-                    Some(old) if old.record.sequence == record.sequence => return Put::Known,
+                    Some(old) if old.record.version() > record.version() => return Put::Older,
+                    Some(old) if old.record.version() == record.version() => return Put::Known,
                     None if record.body == Body::Gone => return Put::Known,
                     _ => {}
                 }
@@ -200,7 +201,7 @@ impl Database {
             parts: origin
                 .records
                 .iter()
-                .map(|(part, stored)| (*part, stored.record.sequence))
+                .map(|(part, stored)| (*part, stored.record.version()))
                 .collect(),
         })
     }
@@ -213,7 +214,7 @@ impl Database {
         if have.epoch > origin.epoch {
             return Vec::new();
         }
-        let theirs: BTreeMap<Part, u64> = if have.epoch == origin.epoch {
+        let theirs: BTreeMap<Part, Version> = if have.epoch == origin.epoch {
             have.parts.iter().copied().collect()
         } else {
             BTreeMap::new()
@@ -224,8 +225,8 @@ impl Database {
             .filter(|(part, stored)| {
                 theirs
                     .get(part)
-                    .map_or(stored.record.body != Body::Gone, |sequence| {
-                        *sequence < stored.record.sequence
+                    .map_or(stored.record.body != Body::Gone, |version| {
+                        *version < stored.record.version()
                     })
             })
             .map(|(part, _)| *part)

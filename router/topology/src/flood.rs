@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use crate::database::Put;
 use crate::message::{Digest, Flooded, Have, Message, Summary};
-use crate::model::{Body, CORE, LinkId, LinkKind, Neighbour, Part, Record, RouterId};
+use crate::model::{Body, CORE, LinkId, LinkKind, Neighbour, Part, Record, RouterId, Version, epoch};
 use crate::outbox::Outbox;
 use crate::topology::{HOLD, Topology};
 
 /// A record whose epoch is farther ahead of our clock than this is not believed: its router could not outdo it.
+/// Milliseconds.
 const AHEAD: u64 = 366 * 86_400_000;
 /// No router makes more records than this in one life.
 const SEQUENCES: u64 = 1 << 53;
@@ -75,6 +76,7 @@ impl Topology {
             origin: self.me(),
             epoch: self.epoch,
             sequence: self.sequence,
+            mark: body.mark(),
             part,
             body,
         });
@@ -145,7 +147,8 @@ impl Topology {
     fn take(&mut self, id: LinkId, records: Vec<Flooded>) {
         let mut fresh = Vec::new();
         for Flooded { record, age } in records {
-            let ahead = self.first_epoch.0.saturating_add(self.now - self.first_epoch.1) + AHEAD;
+            let (first, at) = self.first_epoch;
+            let ahead = first.saturating_add(epoch(self.now - at + AHEAD, 0));
             if record.epoch > ahead || record.sequence > SEQUENCES || record.origin.is_empty() {
                 self.outcome.dropped += 1;
                 continue;
@@ -189,20 +192,24 @@ impl Topology {
         }
     }
 
-    /// A record of our own from elsewhere: of an earlier life, or made up. Ours must be the newest.
+    /// A record of our own from elsewhere: of another life, or made up. Ours must be the newest; where another life shares
+    /// our epoch we begin a new one.
     fn own_record(&mut self, id: LinkId, record: Arc<Record>) {
-        let newer_life = record.epoch > self.epoch;
-        if newer_life || (record.epoch == self.epoch && record.sequence > self.sequence) {
-            let next = record.epoch.max(self.rebirth.unwrap_or(0)) + 1;
-            self.rebirth = Some(next);
-            return;
-        }
         if record.epoch < self.epoch {
             return self.answer_older(id, &record);
         }
         let known = self.base.get(&self.local.router, record.part);
+        // In this life there was none that is newer than the one we have.
+        let another_life = record.epoch > self.epoch
+            || record.sequence > self.sequence
+            || known.is_some_and(|known| known.version() < record.version());
+        if another_life {
+            let next = record.epoch.max(self.rebirth.unwrap_or(0)) + 1;
+            self.rebirth = Some(next);
+            return;
+        }
         match known {
-            Some(known) if known.sequence > record.sequence => self.answer_older(id, &record),
+            Some(known) if known.version() > record.version() => self.answer_older(id, &record),
             Some(_) => self.knows(id, &record),
             None if record.body != Body::Gone => {
                 // An edge of ours that left, and someone missed it.
@@ -312,8 +319,8 @@ impl Topology {
         for part in self.base.missing(have) {
             link.outbox.record(&have.router, part);
         }
-        let newer = |(part, sequence): &(Part, u64)| match self.base.get(&have.router, *part) {
-            Some(record) => record.sequence < *sequence,
+        let newer = |(part, version): &(Part, Version)| match self.base.get(&have.router, *part) {
+            Some(record) => record.version() < *version,
             None => true,
         };
         let theirs_is_newer = match self.base.digest(&have.router) {

@@ -31,7 +31,7 @@ pub use filter::{Filter, Scope};
 pub use message::{Digest, Flooded, Have, Message, Summary};
 pub use model::{
     Address, Announcement, Body, CORE, Fingerprint, LinkId, LinkKind, Neighbour, Part, Record, Route,
-    RouterId, Service, Site, TargetId,
+    RouterId, Service, Site, TargetId, Version, epoch,
 };
 pub use paths::Reach;
 pub use topology::{Event, Local, Outcome, Topology};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::{Address, Announcement, Part, Record, Route, RouterId, Service, Site};
+use crate::model::{Address, Announcement, Part, Record, Route, RouterId, Service, Site, Version};
 
 /// One message over a link.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,7 +26,7 @@ pub struct Digest {
     pub router: RouterId,
     /// Of which of its lives.
     pub epoch: u64,
-    /// Over the parts and sequence numbers.
+    /// Over the parts, their sequence numbers and marks.
     pub digest: u64,
 }
 
@@ -37,8 +37,8 @@ pub struct Have {
     pub router: RouterId,
     /// Of which of its lives.
     pub epoch: u64,
-    /// Parts with sequence numbers.
-    pub parts: Vec<(Part, u64)>,
+    /// Parts with sequence numbers and marks.
+    pub parts: Vec<(Part, Version)>,
 }
 
 /// A record on its way through the network.
@@ -85,7 +85,7 @@ impl Message {
     pub fn size(&self) -> usize {
         8 + match self {
             Self::Digests(list) => list.iter().map(|digest| digest.router.len() + 18).sum(),
-            Self::Have(have) => have.router.len() + 10 + 8 * have.parts.len(),
+            Self::Have(have) => have.router.len() + 10 + 16 * have.parts.len(),
             Self::Records(list) => list.iter().map(|flooded| flooded.record.size() + 4).sum(),
             Self::Announce(said) => said.size(),
             Self::Summary(summary) => {

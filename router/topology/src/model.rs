@@ -1,5 +1,6 @@
 //! The words: routers, sites, services, addresses, routes, and the records that routers keep of each other.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 /// A virtual address: a name and a port.
@@ -69,7 +70,7 @@ pub enum LinkKind {
 pub struct Fingerprint(pub [u8; 32]);
 
 /// Who a site is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Site {
     /// Its id.
     pub id: String,
@@ -84,7 +85,7 @@ pub struct Site {
 }
 
 /// A service that a site defines.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Service {
     /// Its virtual address, without a port.
     pub address: String,
@@ -97,7 +98,7 @@ pub struct Service {
 }
 
 /// An address that can be reached through the one who says so.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Route {
     /// The address.
     pub address: Address,
@@ -108,7 +109,7 @@ pub struct Route {
 }
 
 /// What a router has itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Announcement {
     /// Who speaks.
     pub site: Site,
@@ -121,7 +122,7 @@ pub struct Announcement {
 }
 
 /// An interior router that a router has a link to.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Neighbour {
     /// Which.
     pub router: RouterId,
@@ -135,15 +136,29 @@ pub type Part = u64;
 /// The part that tells of the router itself.
 pub const CORE: Part = 0;
 
+/// A record's sequence number and mark.
+pub type Version = (u64, u64);
+
+/// How many random bits an epoch ends in.
+const EPOCH_BITS: u32 = 20;
+
+/// A life's epoch: when it began, in milliseconds since 1970, and chance, so that no two lives share one, not even when a
+/// clock was set back or shows nothing.
+pub fn epoch(millis: u64, random: u64) -> u64 {
+    (millis << EPOCH_BITS) | (random & ((1 << EPOCH_BITS) - 1))
+}
+
 /// One record of the network's state. Only its origin makes new ones; all interior routers keep the newest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// The router that it is about and from.
     pub origin: RouterId,
-    /// When that router started: records of an earlier life do not count any more.
+    /// When that router started, of [`epoch`]: records of an earlier life do not count any more.
     pub epoch: u64,
     /// Grows with each record of this life.
     pub sequence: u64,
+    /// What the origin says of the body, of [`Body::mark`]: two lives that share an epoch are told apart by it.
+    pub mark: u64,
     /// Which part of the router's state.
     pub part: Part,
     /// What it tells.
@@ -151,7 +166,7 @@ pub struct Record {
 }
 
 /// What a record tells.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Body {
     /// The router itself, in [`CORE`].
     Router {
@@ -174,6 +189,13 @@ pub enum Body {
 }
 
 impl Body {
+    /// A number that differs when the body does. Only its origin computes it, so that it need not be the same elsewhere.
+    pub fn mark(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.hash(&mut hasher);
+        hasher.finish()
+    }
+
     /// What the router or edge has.
     pub fn has(&self) -> Option<&Arc<Announcement>> {
         match self {
@@ -184,6 +206,12 @@ impl Body {
 }
 
 impl Record {
+    /// Which of two records of one part and epoch is newer. Of two that only differ in what they tell, which only two lives
+    /// of one epoch can make, all routers keep the same one: whichever it is, the origin hears of it.
+    pub(crate) fn version(&self) -> Version {
+        (self.sequence, self.mark)
+    }
+
     /// About how many bytes it takes, on the wire and in memory.
     pub fn size(&self) -> usize {
         let body = match &self.body {
@@ -193,7 +221,7 @@ impl Record {
             Body::Edge { router, has, .. } => has.size() + router.len() + 8,
             Body::Gone => 0,
         };
-        self.origin.len() + 24 + body
+        self.origin.len() + 32 + body
     }
 }
 

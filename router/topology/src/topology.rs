@@ -154,8 +154,8 @@ pub struct Topology {
 }
 
 impl Topology {
-    /// The state machine of a router that starts now. `epoch` is more than at any earlier start: milliseconds since 1970.
-    /// A clock that was set back is got over, unless it shows the very millisecond of an earlier start.
+    /// The state machine of a router that starts now. `epoch` is of [`epoch`](crate::epoch): more than at any earlier start,
+    /// best. A clock that was set back is got over, and so is an epoch that an earlier start had, too.
     /// `now`, here and everywhere, are milliseconds of a clock that only goes forward.
     pub fn new(epoch: u64, now: u64) -> Self {
         Self {

@@ -218,6 +218,7 @@ fn an_edge_offers_only_what_it_may_and_speaks_only_for_itself() {
         origin: router(0),
         epoch: 9,
         sequence: 9,
+        mark: 0,
         part: CORE,
         body: Body::Router {
             neighbours: Vec::new(),
@@ -295,6 +296,7 @@ fn a_record_of_our_own_from_elsewhere_is_outdone() {
         origin: router(0),
         epoch: network.now + 1_000_000,
         sequence: 7,
+        mark: 0,
         part: CORE,
         body: Body::Router {
             neighbours: Vec::new(),
@@ -328,6 +330,7 @@ fn what_a_peer_floods_is_bounded() {
             origin: router(n + 10),
             epoch: 1,
             sequence: 1,
+            mark: 0,
             part: CORE,
             body: Body::Router {
                 neighbours: Vec::new(),
