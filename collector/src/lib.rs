@@ -29,6 +29,8 @@ pub mod component;
 mod durable;
 pub mod exporters;
 pub mod extensions;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod jaeger;
 pub mod json;
 pub mod ledger;

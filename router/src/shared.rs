@@ -262,6 +262,11 @@ impl Shared {
         result
     }
 
+    /// Changes of the state what neither the view nor the status shows.
+    pub(crate) fn settle<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        change(&mut self.state.lock().expect("no change panics"))
+    }
+
     /// Feeds the topology; sessions that have something to tell are woken. Only a new table makes a new view.
     pub(crate) fn event(&self, event: Event) {
         let mut state = self.state.lock().expect("no change panics");

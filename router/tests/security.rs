@@ -5,48 +5,17 @@
 mod support;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use jiff::{Timestamp, ToSpan};
 use karez_identity::{
-    Authority, CertificateFacts, CertificateRequest, Credential, NewKey, Subject, TlsMaterial, Usage,
-    client_config, request_digest,
+    Authority, CertificateFacts, CertificateRequest, Credential, NewKey, Subject, Usage, request_digest,
 };
 use karez_router_config::api::LinkState;
 use karez_router_config::{Mode, PolicySection, RenewalSection, Role, Sharing, TokenSection};
-use prost::Message;
-use quinn::crypto::rustls::QuicClientConfig;
-use support::{ADDRESS, DAY, LIMIT, Site, ask, echo, pair};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use support::hostile::{Hostile, carries, counted, framed, with_token};
+use support::{ADDRESS, DAY, LIMIT, Site, echo, metric, pair};
 use tokio::time::timeout;
-
-const ALPN: &[u8] = b"karez-link/1";
-
-/// The honest link beside goes on carrying.
-async fn carries(edge: &Site) {
-    let mut stream = TcpStream::connect(edge.listener().await).await.unwrap();
-    assert_eq!(ask(&mut stream, b"still here").await, b"still here");
-}
-
-/// The number of refusals that the public router has counted for a reason.
-async fn counted(site: &Site, reason: &str) -> u64 {
-    let mut stream = TcpStream::connect(site.router().admin_address().unwrap())
-        .await
-        .unwrap();
-    let request = b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
-    stream.write_all(request).await.unwrap();
-    let mut answer = String::new();
-    timeout(LIMIT, stream.read_to_string(&mut answer))
-        .await
-        .unwrap()
-        .unwrap();
-    let line = format!("karez_router_peers_refused_total{{reason=\"{reason}\"}} ");
-    let found = answer.lines().find_map(|found| found.strip_prefix(&line));
-    found.map_or(0, |number| number.parse().unwrap())
-}
 
 /// Both sides say why a link is refused, and it is counted.
 async fn refused(public: &Site, token: &Credential, role: Role, port: SocketAddr, words: &str, reason: &str) {
@@ -151,150 +120,6 @@ async fn every_refusal_is_told_on_both_sides_and_counted() {
     refused(&public, &full, edge_link, port, "1 may use it", "Uses").await;
     refused(&public, &full, Role::InterRouter, port, "edge links", "Role").await;
     carries(&edge).await;
-}
-
-/// A peer by hand, which says what no router would.
-struct Hostile {
-    connection: quinn::Connection,
-    _endpoint: quinn::Endpoint,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct HelloSite {
-    #[prost(string, tag = "1")]
-    id: String,
-    #[prost(string, tag = "2")]
-    name: String,
-    #[prost(bool, tag = "5")]
-    edge: bool,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Hello {
-    #[prost(uint32, tag = "1")]
-    version: u32,
-    #[prost(message, optional, tag = "2")]
-    site: Option<HelloSite>,
-    #[prost(string, tag = "3")]
-    role: String,
-    #[prost(uint32, tag = "4")]
-    cost: u32,
-    #[prost(string, tag = "5")]
-    router: String,
-    #[prost(uint32, tag = "6")]
-    oldest: u32,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Control {
-    #[prost(message, optional, tag = "1")]
-    hello: Option<Hello>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Open {
-    #[prost(string, tag = "1")]
-    address: String,
-    #[prost(uint32, tag = "2")]
-    port: u32,
-    #[prost(uint32, tag = "3")]
-    hop_limit: u32,
-}
-
-impl Hostile {
-    async fn connect(port: SocketAddr, token: &Credential) -> Self {
-        let config = client_config(&TlsMaterial::from(token), &[ALPN]).unwrap();
-        let crypto = QuicClientConfig::try_from(config).unwrap();
-        let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
-        let config = quinn::ClientConfig::new(Arc::new(crypto));
-        let connecting = endpoint.connect_with(config, port, "skupper-router").unwrap();
-        Self {
-            connection: timeout(LIMIT, connecting).await.unwrap().unwrap(),
-            _endpoint: endpoint,
-        }
-    }
-
-    /// A peer that has said hello properly: its control stream.
-    async fn greeted(port: SocketAddr, token: &Credential) -> (Self, quinn::SendStream, quinn::RecvStream) {
-        let peer = Self::connect(port, token).await;
-        let (mut send, mut receive) = peer.connection.open_bi().await.unwrap();
-        let hello = Hello {
-            version: 2,
-            oldest: 2,
-            site: Some(HelloSite {
-                id: "id-hostile".into(),
-                name: "hostile".into(),
-                edge: true,
-            }),
-            role: "edge".into(),
-            cost: 1,
-            router: "hostile-0".into(),
-        };
-        let body = Control { hello: Some(hello) }.encode_to_vec();
-        send.write_all(&framed(&body)).await.unwrap();
-        let mut length = [0; 4];
-        timeout(LIMIT, receive.read_exact(&mut length))
-            .await
-            .unwrap()
-            .unwrap();
-        (peer, send, receive)
-    }
-
-    /// Opens a stream with a header and gives the first byte of the answer.
-    async fn wants(&self, address: &str, port: u32) -> u8 {
-        let (mut send, mut receive) = self.connection.open_bi().await.unwrap();
-        let open = Open {
-            address: address.into(),
-            port,
-            hop_limit: 3,
-        };
-        let body = open.encode_to_vec();
-        let length = u16::try_from(body.len()).unwrap().to_be_bytes();
-        send.write_all(&[&length[..], &body].concat()).await.unwrap();
-        let mut answer = [9];
-        timeout(LIMIT, receive.read_exact(&mut answer))
-            .await
-            .unwrap()
-            .unwrap();
-        answer[0]
-    }
-
-    /// Waits until the router has closed the connection; its reason.
-    async fn closed(&self) -> String {
-        timeout(LIMIT, self.connection.closed())
-            .await
-            .unwrap()
-            .to_string()
-    }
-}
-
-fn framed(body: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(body.len()).unwrap().to_be_bytes();
-    [&length[..], body].concat()
-}
-
-/// A public and an edge site that are linked, and a further token.
-async fn with_token(change: impl FnOnce(&mut TokenSection)) -> (Site, Site, Credential) {
-    let (mut public, edge) = pair(echo().await).await;
-    edge.listener().await;
-    let token = public.token("hostile", Timestamp::now());
-    change(public.document.tokens.last_mut().unwrap());
-    public.write();
-    let (port, known) = (public.port().await, token.clone());
-    // The document is taken over in a moment: until then the token is unknown.
-    let taken_over = async {
-        loop {
-            let peer = Hostile::connect(port, &known).await;
-            let refused = timeout(Duration::from_millis(300), peer.connection.closed()).await;
-            if refused.is_err() {
-                break;
-            }
-        }
-    };
-    timeout(LIMIT, taken_over)
-        .await
-        .expect("the token is taken over in time");
-    (public, edge, token)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -408,6 +233,56 @@ async fn malformed_messages_end_the_link_that_sent_them_alone() {
     carries(&edge).await;
 }
 
+/// Numbers that look like chance and are the same in every run (xorshift64*).
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        usize::try_from(self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33).unwrap() % limit
+    }
+
+    fn bytes(&mut self, most: usize) -> Vec<u8> {
+        let length = self.below(most);
+        (0..length).map(|_| self.below(256).to_le_bytes()[0]).collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn control_messages_made_up_at_random_hurt_nobody_else() {
+    let (public, edge, token) = with_token(|_| ()).await;
+    let port = public.port().await;
+    let mut chance = Chance(0x9e37_79b9_7f4a_7c15);
+    let mut ended = 0;
+    for _ in 0..40 {
+        let (peer, mut send, _receive) = Hostile::greeted(port, &token).await;
+        for _ in 0..8 {
+            // Some message of the protocol, with anything in it.
+            let field = 1 + chance.below(31);
+            let body = chance.bytes(100);
+            let tag = u8::try_from(field % 16).unwrap() << 3 | 2;
+            let tag = if field < 16 {
+                vec![tag]
+            } else {
+                vec![tag | 0x80, 1]
+            };
+            let body = [tag, vec![u8::try_from(body.len()).unwrap()], body].concat();
+            if send.write_all(&framed(&body)).await.is_err() {
+                break;
+            }
+        }
+        // Whatever it thought of these, now the link ends.
+        let _ = send.finish();
+        ended += u32::from(peer.closed().await.contains("the peer sent"));
+    }
+    assert!(ended > 10, "{ended} of 40 links were ended for what was said");
+    let counted = metric(&public, "karez_router_errors_total", "Protocol").await;
+    assert!(counted >= f64::from(ended), "{counted} of {ended} counted");
+    carries(&edge).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_oversized_or_senseless_header_resets_its_stream_alone() {
     let (public, edge, token) = with_token(|_| ()).await;
@@ -421,74 +296,6 @@ async fn an_oversized_or_senseless_header_resets_its_stream_alone() {
     }
     assert_eq!(peer.wants("echo", 7000).await, 0, "the link itself is fine");
     carries(&edge).await;
-}
-
-/// A socket that says much and hears nothing: every handshake over it stays half open.
-#[derive(Debug)]
-struct Deaf(Arc<dyn quinn::AsyncUdpSocket>);
-
-impl quinn::AsyncUdpSocket for Deaf {
-    fn create_io_poller(self: Arc<Self>) -> std::pin::Pin<Box<dyn quinn::UdpPoller>> {
-        self.0.clone().create_io_poller()
-    }
-
-    fn try_send(&self, transmit: &quinn::udp::Transmit<'_>) -> std::io::Result<()> {
-        self.0.try_send(transmit)
-    }
-
-    fn poll_recv(
-        &self,
-        _: &mut Context<'_>,
-        _: &mut [std::io::IoSliceMut<'_>],
-        _: &mut [quinn::udp::RecvMeta],
-    ) -> Poll<std::io::Result<usize>> {
-        Poll::Pending
-    }
-
-    fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        self.0.local_addr()
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn half_open_handshakes_keep_no_honest_peer_out() {
-    let number = std::env::var("KAREZ_HALF_OPEN")
-        .ok()
-        .and_then(|number| number.parse().ok());
-    let number: usize = number.unwrap_or(2_000);
-    let (mut public, edge) = pair(echo().await).await;
-    edge.listener().await;
-    let token = public.token("later", Timestamp::now());
-    public.write();
-    let port = public.port().await;
-
-    let runtime = quinn::default_runtime().unwrap();
-    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    let socket = Arc::new(Deaf(runtime.wrap_udp_socket(socket).unwrap()));
-    let endpoint =
-        quinn::Endpoint::new_with_abstract_socket(quinn::EndpointConfig::default(), None, socket, runtime)
-            .unwrap();
-    let stranger = Site::new("stranger", Mode::Interior).issue("x", &[], Timestamp::now());
-    let config = client_config(&TlsMaterial::from(&stranger), &[ALPN]).unwrap();
-    let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).unwrap()));
-    let mut half_open = Vec::new();
-    for _ in 0..number {
-        half_open.push(
-            endpoint
-                .connect_with(config.clone(), port, "skupper-router")
-                .unwrap(),
-        );
-        if half_open.len() % 64 == 0 {
-            tokio::task::yield_now().await;
-        }
-    }
-    carries(&edge).await;
-    let mut late = Site::new("late", Mode::Edge);
-    late.link_to(port, &token);
-    late.start().await;
-    late.link("active", |link| link.state == LinkState::Active).await;
-    carries(&edge).await;
-    drop(half_open);
 }
 
 /// A credential that ends in a few seconds.

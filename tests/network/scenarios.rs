@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use libtest_mimic::{Failed, Trial};
 
+use crate::relay::Conditions;
 use crate::table::{self, carried, seconds};
 use crate::traffic;
 use crate::world::{DEADLINE, World, takes};
@@ -31,6 +32,14 @@ const TLS: Transport = Transport {
     name: "tls",
     keys: ", transport: tls",
 };
+/// Whatever the router chooses.
+const ANY: Transport = Transport {
+    name: "any",
+    keys: ", transport: auto",
+};
+/// A link is back this soon after the network is. Machines that run tests may be slow: it must hold in the long set only.
+const BACK: Duration = Duration::from_secs(2);
+
 type Check = fn(&str, Transport) -> anyhow::Result<()>;
 
 /// All tests; each is ignored for the reason, if there is one.
@@ -67,6 +76,13 @@ pub(crate) fn trials(ignored: Option<String>) -> Vec<Trial> {
     add("the edge's address changes", quic, move_quic);
     if choice {
         add("the edge's address changes", TLS, move_any);
+        add("the edge's address changes", ANY, move_any);
+        add("UDP dropped from the start", ANY, no_udp_ever);
+        add("UDP dropped while linked", ANY, no_udp);
+        add("TCP dropped from the start", ANY, no_tcp_ever);
+        add("TCP dropped", ANY, no_tcp);
+        add("outages, one after the other", ANY, outages);
+        add("100 flaps a minute", ANY, flaps);
     }
     trials
 }
@@ -82,6 +98,7 @@ const EACH: &[(&str, Check)] = &[
     ("100 flaps a minute", flaps),
     ("outage of 1 s", |name, transport| outage(name, transport, 1)),
     ("outage of 12 s", |name, transport| outage(name, transport, 12)),
+    ("outages, one after the other", outages),
     ("longer outage", |name, transport| {
         outage(name, transport, if full() { 300 } else { 16 })
     }),
@@ -201,7 +218,7 @@ fn outage(name: &str, transport: Transport, lasts: u64) -> anyhow::Result<()> {
     world.relay.change(|conditions| conditions.down = true);
     thread::sleep(Duration::from_secs(lasts));
     world.relay.change(|conditions| conditions.down = false);
-    let back = world.carries()?;
+    let back = soon(&world)?;
     let kept = traffic::echoes(&mut open, Duration::from_secs(3)).is_ok();
     let what = format!(
         "{lasts} s: back after {}, open connection {}",
@@ -210,6 +227,37 @@ fn outage(name: &str, transport: Transport, lasts: u64) -> anyhow::Result<()> {
     );
     table::add(name, transport.name, what);
     carry_exactly(&world)
+}
+
+/// Of lengths that end in any state of a link that is lost and made anew.
+fn outages(name: &str, transport: Transport) -> anyhow::Result<()> {
+    let world = World::linked(transport.keys)?;
+    let (lengths, step) = if full() { (32, 450) } else { (4, 1350) };
+    let mut slowest = (Duration::ZERO, Duration::ZERO);
+    for number in 1..=lengths {
+        let lasts = Duration::from_millis(700 + number * step);
+        world.relay.change(|conditions| conditions.down = true);
+        thread::sleep(lasts);
+        world.relay.change(|conditions| conditions.down = false);
+        let back = soon(&world)?;
+        slowest = slowest.max((back, lasts));
+    }
+    let (back, lasts) = slowest;
+    let what = format!(
+        "{lengths} outages of up to {}: back after {} at most, which was after one of {}",
+        seconds(Duration::from_millis(700 + lengths * step)),
+        seconds(back),
+        seconds(lasts)
+    );
+    table::add(name, transport.name, what);
+    carry_exactly(&world)
+}
+
+/// How long it takes until a new connection is carried; in the long set it must be soon.
+fn soon(world: &World) -> anyhow::Result<Duration> {
+    let back = world.carries()?;
+    ensure!(!full() || back <= BACK, "back only after {}", seconds(back));
+    Ok(back)
 }
 
 fn restart(name: &str, transport: Transport) -> anyhow::Result<()> {
@@ -252,6 +300,44 @@ fn no_tcp(name: &str, transport: Transport) -> anyhow::Result<()> {
     world.relay.change(|conditions| conditions.no_tcp = true);
     let back = world.carries()?;
     table::add(name, transport.name, format!("carries after {}", seconds(back)));
+    carry_exactly(&world)
+}
+
+/// The link is made over TCP, soon.
+fn no_udp_ever(name: &str, transport: Transport) -> anyhow::Result<()> {
+    from_the_start(name, transport, |conditions| conditions.no_udp = true)
+}
+
+fn no_tcp_ever(name: &str, transport: Transport) -> anyhow::Result<()> {
+    from_the_start(name, transport, |conditions| conditions.no_tcp = true)
+}
+
+fn from_the_start(
+    name: &str,
+    transport: Transport,
+    change: impl FnOnce(&mut Conditions),
+) -> anyhow::Result<()> {
+    let world = World::new(transport.keys, |relay| relay.change(change))?;
+    let linked = world.carries()?;
+    let bytes = size(256 * KIB, 64 * MIB);
+    let took = world.carry(bytes, PATIENCE)?;
+    let what = format!(
+        "linked {} after the start, {}",
+        seconds(linked),
+        carried(bytes, took)
+    );
+    table::add(name, transport.name, what);
+    Ok(())
+}
+
+/// A firewall that is set up under a link over QUIC: the link moves to TCP, and stays there when UDP comes and goes.
+fn no_udp(name: &str, transport: Transport) -> anyhow::Result<()> {
+    let world = World::linked(transport.keys)?;
+    world.relay.change(|conditions| conditions.no_udp = true);
+    let back = world.carries()?;
+    table::add(name, transport.name, format!("carries after {}", seconds(back)));
+    carry_exactly(&world)?;
+    world.relay.change(|conditions| conditions.no_udp = false);
     carry_exactly(&world)
 }
 

@@ -48,5 +48,32 @@ mod recover;
 mod tests;
 mod writer;
 
+/// What files of a queue may say: as bytes, and as whole records of anything. For fuzzing only.
+pub(crate) fn fuzz(state: &[u8], segments: &[&[u8]]) {
+    let id = [7; 8];
+    let framed = |bytes: &[u8]| {
+        let mut file = frame::preamble(id).to_vec();
+        // Bodies end with a zero; a checksum that fits is what chance hardly finds.
+        for body in bytes.split(|byte| *byte == 0) {
+            frame::put(&mut file, id, body);
+        }
+        file
+    };
+    for look in [&framed as &dyn Fn(&[u8]) -> Vec<u8>, &|bytes| bytes.to_vec()] {
+        let mut recovery = recover::Recovery::new(&look(state), id);
+        for (first, bytes) in (0..).zip(segments) {
+            let file = look(bytes);
+            let newest = usize::try_from(first + 1).is_ok_and(|count| count == segments.len());
+            let segment = recovery.segment(first, &file, newest);
+            for kept in segment.kept {
+                let end = kept.offset + u64::from(kept.length);
+                assert!(end <= file.len() as u64, "outside of its file");
+            }
+            drop(recover::rewrite(&file, id));
+        }
+        drop(recovery.finish());
+    }
+}
+
 pub(crate) use open::{FileSettings, OpenError};
 pub(crate) use queue::{Delivery, DurableQueue, Settings};

@@ -18,6 +18,8 @@ mod defaults;
 mod error;
 mod fields;
 mod files;
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 mod kinds;
 mod patch;

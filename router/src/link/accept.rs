@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use karez_identity::CertificateFacts;
 use karez_router_config::api::Direction;
 use karez_router_config::{AcceptConfig, Role};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -19,6 +19,7 @@ use super::credential::note_refusal;
 use super::data;
 use super::failure::{CloseCode, Failure, close};
 use super::live::LiveLink;
+use super::places::Places;
 use super::session::{self, Session, Side, greet};
 use super::transport::listener::{Incoming, Listener};
 use super::transport::{Connection, ConnectionError};
@@ -29,8 +30,8 @@ use crate::profiles::{Profile, usable};
 use crate::shared::{BoundState, Shared};
 use crate::wire::Body;
 
-/// Handshakes at once; more wait in the endpoint's bounded queue.
-const HANDSHAKES: usize = 64;
+/// Handshakes at once, over all transports of a port.
+const HANDSHAKES: usize = 256;
 /// A peer that takes longer for its handshake is dropped.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -53,7 +54,7 @@ pub(crate) async fn accept(shared: Arc<Shared>, mut accept: Accept, stop: Cancel
         endpoints = open(&shared, &mut accept) => endpoints,
         () = stop.cancelled() => Vec::new(),
     };
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    let handshakes = Places::new(HANDSHAKES);
     let (links, closing) = (TaskTracker::new(), CancellationToken::new());
     let running: Vec<_> = endpoints
         .iter()
@@ -187,7 +188,7 @@ struct Taking {
     shared: Arc<Shared>,
     listener: Listener,
     config: AcceptConfig,
-    handshakes: Arc<Semaphore>,
+    handshakes: Places,
     /// The links' tasks.
     links: TaskTracker,
     /// Ends them.
@@ -199,9 +200,6 @@ impl Taking {
         let port = Arc::new((self, Refusals::default()));
         let taking = &port.0;
         loop {
-            let Ok(slot) = taking.handshakes.clone().acquire_owned().await else {
-                return;
-            };
             let Some(incoming) = taking.listener.accept().await else {
                 return;
             };
@@ -210,8 +208,7 @@ impl Taking {
                 continue;
             }
             // Under load a peer has to show first that its address is its own.
-            let busy = taking.handshakes.available_permits() < HANDSHAKES / 2;
-            let Some(incoming) = (if busy {
+            let Some(incoming) = (if taking.handshakes.is_busy() {
                 incoming.challenge()
             } else {
                 Some(incoming)
@@ -219,20 +216,21 @@ impl Taking {
                 continue;
             };
             let port = port.clone();
+            let place = taking.handshakes.take(incoming.remote_address().ip());
             taking.links.spawn(async move {
                 let (taking, refusals) = &*port;
                 let remote = incoming.remote_address();
                 let met = tokio::select! {
                     met = meet(&taking.shared, incoming, &taking.config) => met,
+                    () = place.lost() => Err(Failure::down(
+                        "the handshake was not done in time: its address has more of them under way than others",
+                    )),
                     () = taking.closing.cancelled() => return,
                 };
+                drop(place);
                 match met {
-                    Ok(Met::Link(session)) => {
-                        drop(slot);
-                        taking.carry(*session).await;
-                    }
+                    Ok(Met::Link(session)) => taking.carry(*session).await,
                     Ok(Met::Further(link, connection)) => {
-                        drop(slot);
                         data::serve(&taking.shared, &link, connection).await;
                     }
                     Ok(Met::Nobody) => {}

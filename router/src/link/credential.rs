@@ -328,7 +328,7 @@ fn believe(shared: &Shared, link: &LiveLink) {
         return;
     };
     let names = lock(&link.credential.offered).clone();
-    let filter = shared.change(|state| {
+    let filter = shared.settle(|state| {
         let sharing = state
             .config
             .as_ref()
@@ -367,9 +367,7 @@ fn is_reserved(state: &State, link: &LiveLink, admission: &Admission, name: &str
 
 /// Whether another site offers the name.
 fn is_elsewhere(state: &State, link: &LiveLink, name: &str) -> bool {
-    state.topology.sites().iter().any(|site| {
-        site.site.id != link.peer.id && site.services.iter().any(|service| service.address == name)
-    })
+    state.topology.is_defined_elsewhere(&link.peer.id, name)
 }
 
 /// What a refused peer is told of, and by what it is counted: the one place for both.

@@ -8,6 +8,8 @@
 //! ```
 //!
 //! New streams take the connections in turn. A connection that fails loses its own streams, no more, and is made again.
+//! When it was the first, the link comes up anew, with connections of its own; those that are left of the old one take no
+//! new streams and end when what they carry has.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +21,8 @@ use subtle::ConstantTimeEq;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::failure::{CloseCode, Failure, close};
+use super::credential::{self, revoked};
+use super::failure::{CloseCode, Failure, close, is_loss};
 use super::live::LiveLink;
 use super::reach::Reach;
 use super::session::streams;
@@ -37,6 +40,8 @@ const MOST: usize = 16;
 const LIMIT: Duration = Duration::from_secs(5);
 /// A connection that failed is made again after this.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How often connections that outlive their link are looked at.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A ticket for a link that comes up.
 pub(crate) fn new_ticket() -> Vec<u8> {
@@ -101,11 +106,28 @@ pub(crate) async fn serve(shared: &Arc<Shared>, link: &Arc<LiveLink>, connection
     shared.touch();
     tokio::select! {
         _ = streams(shared, link, &connection) => {}
-        _ = link.connection.closed() => {}
+        () = outlived(shared, link) => {}
     }
     link.further.remove(&connection);
     shared.touch();
     close(&connection, CloseCode::Leaving, "the link has ended");
+}
+
+/// Waits until a link is over, and nothing of it may go on: it was ended on purpose, or its first connection was lost and
+/// nothing more is carried, or its peer is no longer admitted.
+async fn outlived(shared: &Shared, link: &LiveLink) {
+    if !is_loss(&link.connection.closed().await) {
+        return;
+    }
+    let idle = async {
+        while !link.is_idle() && !revoked(shared, link) {
+            sleep(LOOK).await;
+        }
+    };
+    tokio::select! {
+        () = idle => {}
+        _ = credential::ended(link) => {}
+    }
 }
 
 /// The link that a connection belongs to, by the ticket that it shows and the token that it was admitted by.
@@ -143,7 +165,7 @@ pub(crate) async fn keep(reach: Arc<Reach>, link: Arc<LiveLink>) {
     for _ in 1..reach.config.connections {
         connections.spawn(keep_one(reach.clone(), link.clone()));
     }
-    link.connection.closed().await;
+    while connections.join_next().await.is_some() {}
 }
 
 async fn keep_one(reach: Arc<Reach>, link: Arc<LiveLink>) {

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use karez_router_config::api::{Direction, LinkState};
-use karez_router_config::{LinkConfig, Role, Transport};
+use karez_router_config::api::LinkState;
+use karez_router_config::{LinkConfig, Transport};
 use rand::Rng;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -26,8 +26,8 @@ use super::failure::{CloseCode, Failure};
 use super::live::LiveLink;
 use super::prefer::Preference;
 use super::reach::Reach;
-use super::session::{Session, Side, greet};
-use super::transport::{Connection, TransportKind};
+use super::session::Session;
+use super::transport::TransportKind;
 use crate::metrics::Fault;
 use crate::profiles::{Profile, usable};
 use crate::shared::{DialState, Shared};
@@ -151,55 +151,24 @@ async fn attempt(
     }
     let reach = Arc::new(Reach {
         shared: shared.clone(),
+        name: dial.name.clone(),
+        cost: dial.cost.clone(),
         config: dial.config.clone(),
         material,
     });
     let mut renewed = dial.profile.clone();
     renewed.mark_unchanged();
     let told = |failure: &Failure| report(shared, dial, failure);
-    let connection = tokio::select! {
-        connected = reach.first(told) => match connected {
-            Ok(connection) => connection,
+    let session = tokio::select! {
+        reached = reach.first(told) => match reached {
+            Ok(session) => session,
             Err(failure) => return failure,
         },
         () = stop.cancelled() => return Failure::down("removed"),
         () = shared.shutdown.triggered() => return Failure::down("the router stops"),
         Ok(()) = renewed.changed() => return Failure::down("dialling anew with another credential"),
     };
-    let session = match greet(shared, LinkSide::of(dial).with(connection)).await {
-        Ok(session) => session,
-        Err(failure) => return failure,
-    };
     keep(shared, dial, &reach, session, preference, stop).await
-}
-
-/// What the document says of a link, for its sessions.
-struct LinkSide {
-    role: Role,
-    name: String,
-    cost: u32,
-}
-
-impl LinkSide {
-    fn of(dial: &Dial) -> Self {
-        Self {
-            role: dial.config.role,
-            name: dial.name.clone(),
-            cost: *dial.cost.borrow(),
-        }
-    }
-
-    fn with(self, connection: Connection) -> Side {
-        Side {
-            connection,
-            direction: Direction::Outgoing,
-            role: self.role,
-            name: self.name,
-            cost: self.cost,
-            first: None,
-            admission: None,
-        }
-    }
 }
 
 /// A session that comes up beside the one there is.
@@ -286,8 +255,7 @@ async fn keep(
             Ok(()) = dial.cost.changed() => follow_cost(shared, &up.link, *dial.cost.borrow_and_update()),
             () = sleep_until(preference.due()), if moves && other.is_none() => {
                 if let Some(kind) = preference.look(&up.link) {
-                    let side = LinkSide::of(dial);
-                    other = Some(AbortOnDropHandle::new(tokio::spawn(come_up(reach.clone(), kind, side))));
+                    other = Some(AbortOnDropHandle::new(tokio::spawn(come_up(reach.clone(), kind))));
                 }
             }
             tried = joined(&mut other) => {
@@ -310,13 +278,11 @@ async fn keep(
 }
 
 /// A session over another transport.
-async fn come_up(reach: Arc<Reach>, kind: TransportKind, side: LinkSide) -> Result<Session, Failure> {
-    let attempted = timeout(MOVE_LIMIT, async {
-        let connection = reach.over(kind).await?;
-        greet(&reach.shared, side.with(connection)).await
-    });
+async fn come_up(reach: Arc<Reach>, kind: TransportKind) -> Result<Session, Failure> {
     let late = |_| Err(Failure::down("it takes too long"));
-    attempted.await.unwrap_or_else(late)
+    timeout(MOVE_LIMIT, reach.session_over(kind))
+        .await
+        .unwrap_or_else(late)
 }
 
 /// What came of it; waits forever while nothing is coming up.

@@ -20,6 +20,8 @@ pub(crate) enum CloseCode {
     Revoked,
     /// The other broke the protocol.
     Protocol,
+    /// Nothing arrives on this connection any more. Others of the link, and what they carry, go on.
+    Silent,
 }
 
 impl CloseCode {
@@ -29,19 +31,37 @@ impl CloseCode {
             Self::Refused => 1,
             Self::Revoked => 2,
             Self::Protocol => 3,
+            Self::Silent => 4,
         }
     }
 
     fn from_number(number: u32) -> Option<Self> {
-        [Self::Leaving, Self::Refused, Self::Revoked, Self::Protocol]
-            .into_iter()
-            .find(|code| code.number() == number)
+        [
+            Self::Leaving,
+            Self::Refused,
+            Self::Revoked,
+            Self::Protocol,
+            Self::Silent,
+        ]
+        .into_iter()
+        .find(|code| code.number() == number)
     }
 }
 
 /// Closes a connection and says why.
 pub(crate) fn close(connection: &Connection, code: CloseCode, reason: &str) {
     connection.close(code.number(), reason);
+}
+
+/// Whether a connection ended by itself, not because one side ends the link.
+pub(crate) fn is_loss(error: &ConnectionError) -> bool {
+    match error {
+        ConnectionError::Lost(_) => true,
+        // Who ends a link here closes all of its connections.
+        ConnectionError::Local => true,
+        ConnectionError::Closed { code, .. } => CloseCode::from_number(*code) == Some(CloseCode::Silent),
+        ConnectionError::Tls { .. } | ConnectionError::Version => false,
+    }
 }
 
 /// Why a link is not active.
@@ -79,6 +99,9 @@ impl From<&ConnectionError> for Failure {
                 let reason = clean(reason, TEXT);
                 match CloseCode::from_number(*code) {
                     Some(CloseCode::Leaving) => Self::down(format!("the peer closed the link: {reason}")),
+                    Some(CloseCode::Silent) => {
+                        Self::down(format!("the peer gave the connection up: {reason}"))
+                    }
                     Some(CloseCode::Revoked | CloseCode::Refused) => {
                         Self::refused(format!("the peer refused the link: {reason}"))
                     }

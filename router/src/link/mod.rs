@@ -6,7 +6,9 @@
 //!  accept.rs  document's port ──▶ a connection ─┘              data streams ◀──▶ connector.rs
 //!  transport/ connections and streams, whatever carries them
 //!  stream.rs  a client's connection ──▶ a data stream at the peer
-//!  reach.rs    a peer's addresses ──▶ the first connection that is up, over whichever transport
+//!  reach.rs    a peer's addresses ──▶ the first session that is up, over whichever transport
+//!  rounds.rs   when the next attempt begins, so that a link is soon back after any outage
+//!  places.rs   the handshakes under way at a port, so that no flood keeps others out
 //!  bind.rs     a document's port ──▶ UDP and TCP sockets that take links
 //!  data.rs     further connections of a link, so that several cores work
 //!  prefer.rs   how a transport does ──▶ which other one to try
@@ -20,8 +22,10 @@ mod data;
 mod dial;
 mod failure;
 mod live;
+mod places;
 mod prefer;
 mod reach;
+mod rounds;
 mod session;
 mod stream;
 // A stream's halves are whole on every transport, also where nobody waits for `stopped`.
@@ -34,6 +38,7 @@ pub(crate) use dial::{Dial, dial};
 
 pub(crate) use live::LiveLink;
 pub(crate) use stream::{OpenError, Opened, open};
+pub(crate) use transport::proxy::fuzz as fuzz_proxy;
 pub(crate) use transport::quic::ClientEndpoints;
 pub(crate) use transport::tls::fuzz as fuzz_frames;
 pub(crate) use transport::{

@@ -1,15 +1,12 @@
-//! Reaching a peer: over each transport that the link may use, at each of its addresses; the first that is up wins.
+//! Reaching a peer: over each transport that the link may use, at each of its addresses; the first that is up wins, and the peer says hello.
 //!
 //! ```text
 //!  a round    0 ms  QUIC, first address ──┐
-//!           250 ms  TLS, or as soon as    ├─▶ the first connection
+//!           250 ms  TLS, or as soon as    ├─▶ the first connection ──▶ hello ──▶ a session
 //!                   QUIC failed ──────────┤
 //!           500 ms  QUIC, next address … ─┘
-//!  the next round a second later, beside what is still under way
+//!  the next round soon after, beside what is still under way: rounds.rs
 //! ```
-//!
-//! Rounds overlap because a handshake that began while the network was gone waits longer and longer between its
-//! packets: a fresh one is through at once when the network is back.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -17,13 +14,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use karez_identity::TlsMaterial;
-use karez_router_config::api::LinkState;
+use karez_router_config::api::{Direction, LinkState};
 use karez_router_config::{LinkConfig, Transport};
-use rand::Rng;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{sleep, timeout};
 
 use super::failure::Failure;
+use super::rounds;
+use super::session::{Session, Side, greet};
 use super::transport::proxy::Proxy;
 use super::transport::route::TcpRoute;
 use super::transport::tls::{Redial, TlsDialler};
@@ -34,16 +33,14 @@ use crate::shared::Shared;
 const HEAD_START: Duration = Duration::from_millis(250);
 /// An attempt that takes longer is given up.
 const LIMIT: Duration = Duration::from_secs(5);
-/// A new round begins this long after the last one.
-const AGAIN: Duration = Duration::from_secs(1);
-/// After a round that failed at once, the next begins this long after, then later and later.
-const SOON: Duration = Duration::from_millis(100);
-/// Rounds that are under way at once.
-const ROUNDS: usize = 5;
 
 /// What it takes to reach a peer.
 pub(crate) struct Reach {
     pub(crate) shared: Arc<Shared>,
+    /// What the document calls the link.
+    pub(crate) name: String,
+    /// What it costs, which may change.
+    pub(crate) cost: watch::Receiver<u32>,
     pub(crate) config: LinkConfig,
     pub(crate) material: TlsMaterial,
 }
@@ -56,33 +53,40 @@ enum Way {
 }
 
 impl Reach {
-    /// Tries until a connection is up, or the peer refuses us; each round that failed is told.
-    pub(crate) async fn first(self: &Arc<Self>, told: impl Fn(&Failure)) -> Result<Connection, Failure> {
-        let mut rounds: JoinSet<Result<Connection, Failure>> = JoinSet::new();
-        let mut soon = SOON;
-        let mut next = Instant::now();
-        loop {
-            tokio::select! {
-                Some(ended) = rounds.join_next() => match ended {
-                    Ok(Ok(connection)) => return Ok(connection),
-                    Ok(Err(failure)) if failure.state == LinkState::Refused => return Err(failure),
-                    Ok(Err(failure)) => {
-                        told(&failure);
-                        next = next.min(Instant::now() + jittered(soon));
-                        soon = (soon * 2).min(AGAIN);
-                    }
-                    Err(error) => tracing::error!(%error, "an attempt to link ended badly"),
-                },
-                () = sleep_until(next), if rounds.len() < ROUNDS => {
-                    rounds.spawn(self.clone().round());
-                    next = Instant::now() + jittered(AGAIN);
-                }
+    /// Tries until a session is up, or the peer refuses us; each round that failed is told.
+    pub(crate) async fn first(self: &Arc<Self>, told: impl Fn(&Failure)) -> Result<Session, Failure> {
+        let answered = Arc::new(Notify::new());
+        let round = || {
+            let (reach, answered) = (self.clone(), answered.clone());
+            async move {
+                let connection = reach.round().await?;
+                answered.notify_one();
+                reach.greet(connection).await
             }
-        }
+        };
+        rounds::first(round, &answered, told).await
+    }
+
+    /// A session over one transport.
+    pub(crate) async fn session_over(&self, kind: TransportKind) -> Result<Session, Failure> {
+        self.greet(self.over(kind).await?).await
+    }
+
+    async fn greet(&self, connection: Connection) -> Result<Session, Failure> {
+        let side = Side {
+            connection,
+            direction: Direction::Outgoing,
+            role: self.config.role,
+            name: self.name.clone(),
+            cost: *self.cost.borrow(),
+            first: None,
+            admission: None,
+        };
+        greet(&self.shared, side).await
     }
 
     /// One attempt over one transport.
-    pub(crate) async fn over(&self, kind: TransportKind) -> Result<Connection, Failure> {
+    async fn over(&self, kind: TransportKind) -> Result<Connection, Failure> {
         let mut last = Failure::down(format!("{} has no address", self.config.host));
         for way in self.ways().await? {
             if way.kind() == kind {
@@ -96,7 +100,7 @@ impl Reach {
     }
 
     /// Everything once, each a little after the one before.
-    async fn round(self: Arc<Self>) -> Result<Connection, Failure> {
+    async fn round(self: &Arc<Self>) -> Result<Connection, Failure> {
         let mut waiting = self.ways().await?;
         let mut running = JoinSet::new();
         let mut failures = Vec::new();
@@ -233,11 +237,6 @@ fn together(mut failures: Vec<(TransportKind, Failure)>) -> Failure {
         (false, true) => Failure::refused(failures.swap_remove(0).1.text),
         (false, false) => Failure::down(texts.join("; ")),
     }
-}
-
-/// So that peers that lost the same network do not come back in step.
-fn jittered(wait: Duration) -> Duration {
-    wait.mul_f64(rand::rng().random_range(0.75..1.0))
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use karez_router_config::api::{Direction, SiteIdentity};
+use karez_router_config::api::{Direction, LinkState, SiteIdentity};
 use karez_router_config::{Mode, Role};
 use karez_topology::{Event, Filter, LinkKind, Message, RouterId, Site};
 use tokio::sync::{Notify, mpsc, watch};
@@ -74,7 +74,7 @@ pub(crate) async fn first(connection: &Connection) -> Result<First, Failure> {
             Ok(Some(Control { body: Some(body) })) => Ok(First { stream, body }),
             Ok(Some(_)) => Err(Failure::refused("the first message was no hello")),
             Ok(None) => Err(Failure::down("the peer said nothing")),
-            Err(error) => Err(Failure::down(error.to_string())),
+            Err(error) => Err(unreadable(&error)),
         }
     });
     heard
@@ -159,7 +159,19 @@ async fn hear(receive: &mut RecvStream) -> Result<Hello, Failure> {
         })) => Ok(hello),
         Ok(Some(_)) => Err(Failure::refused("the first message was no hello")),
         Ok(None) => Err(Failure::down("the peer said nothing")),
-        Err(error) => Err(Failure::down(error.to_string())),
+        Err(error) => Err(unreadable(&error)),
+    }
+}
+
+/// What it means that nothing could be read: the stream failed, or the peer sends what makes no sense.
+fn unreadable(error: &WireError) -> Failure {
+    match error {
+        WireError::Read(_) | WireError::Write(_) | WireError::Cut => {
+            Failure::down(format!("the control stream: {error}"))
+        }
+        WireError::TooLong(_) | WireError::Decode(_) | WireError::Content(_) => {
+            Failure::refused(format!("the peer sent {error}"))
+        }
     }
 }
 
@@ -271,6 +283,11 @@ impl Session {
         shared.link_down(link.id);
         match link.connection.close_reason() {
             Some(error) => Failure::from(error),
+            // What further connections carry does not end with this one.
+            None if ended.state == LinkState::Down => {
+                close(&link.connection, CloseCode::Silent, &ended.text);
+                ended
+            }
             None => {
                 link.close(CloseCode::Protocol, &ended.text);
                 ended
@@ -291,7 +308,13 @@ async fn read(
         let body = match read_control(&mut receive).await {
             Ok(Some(message)) => message.body,
             Ok(None) => return Failure::down("the peer ended the control stream"),
-            Err(error) => return Failure::down(format!("the control stream: {error}")),
+            Err(error) => {
+                let failure = unreadable(&error);
+                if failure.state == LinkState::Refused {
+                    shared.metrics.fault(Fault::Protocol);
+                }
+                return failure;
+            }
         };
         heard.send_replace(Instant::now());
         match body {

@@ -35,6 +35,11 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; LONGEST]);
 }
 
+/// What a peer may send. For fuzzing only.
+pub(crate) fn fuzz(bytes: &[u8]) {
+    wire::fuzz(bytes);
+}
+
 /// Reads one datagram with a call that does not wait.
 fn read<T>(receive: impl FnOnce(&mut [u8]) -> io::Result<(usize, T)>) -> io::Result<(Bytes, T)> {
     BUFFER.with_borrow_mut(|buffer| {

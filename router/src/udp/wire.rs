@@ -135,6 +135,24 @@ pub(super) fn unseal(mut datagram: Bytes) -> Option<(u64, Bytes)> {
     None
 }
 
+/// A stream of frames, whole and in pieces, and a datagram beside it. For fuzzing only.
+pub(super) fn fuzz(bytes: &[u8]) {
+    let (mut whole, mut pieces) = (Frames::default(), Frames::default());
+    whole.push(Bytes::copy_from_slice(bytes));
+    let expected: Vec<_> = std::iter::from_fn(|| whole.next()).collect();
+    let length = 1 + usize::from(bytes.first().copied().unwrap_or(0) % 17);
+    let mut found = Vec::new();
+    for piece in bytes.chunks(length) {
+        pieces.push(Bytes::copy_from_slice(piece));
+        found.extend(std::iter::from_fn(|| pieces.next()));
+    }
+    assert_eq!(found, expected);
+    if let Some((session, datagram)) = unseal(Bytes::copy_from_slice(bytes)) {
+        let again = unseal(seal(session, &datagram));
+        assert_eq!(again, Some((session, datagram)));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -6,6 +6,8 @@
     reason = "shared by tests and a benchmark; what cannot go on fails"
 )]
 
+pub(crate) mod hostile;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -21,6 +21,8 @@ pub(crate) struct Index {
     sites: BTreeMap<String, BTreeSet<(RouterId, Part)>>,
     /// Those of the sites that edges may have to know of.
     offering: BTreeMap<String, BTreeSet<(RouterId, Part)>>,
+    /// Service → where it is told that a site defines it.
+    defined: BTreeMap<String, BTreeSet<(RouterId, Part)>>,
 }
 
 /// Whether edges may have to know of a site that says this: edges without services are no one's business.
@@ -71,6 +73,10 @@ impl Index {
             let offering = self.offering.entry(has.site.id.clone()).or_default();
             offering.insert((router.clone(), part));
         }
+        for service in &has.services {
+            let defined = self.defined.entry(service.address.clone()).or_default();
+            defined.insert((router.clone(), part));
+        }
     }
 
     pub(crate) fn remove(&mut self, router: &RouterId, part: Part, has: &Announcement) {
@@ -91,6 +97,9 @@ impl Index {
         let place = (router.clone(), part);
         remove(&mut self.sites, &has.site.id, &place);
         remove(&mut self.offering, &has.site.id, &place);
+        for service in &has.services {
+            remove(&mut self.defined, &service.address, &place);
+        }
     }
 
     /// The offers of an address, by router.
@@ -141,6 +150,11 @@ impl Index {
     /// The ids of all sites.
     pub(crate) fn sites(&self) -> impl Iterator<Item = &String> {
         self.sites.keys()
+    }
+
+    /// Where it is told that a site defines a service.
+    pub(crate) fn defined(&self, service: &str) -> impl Iterator<Item = &(RouterId, Part)> {
+        self.defined.get(service).into_iter().flatten()
     }
 
     /// Where a site is told of.

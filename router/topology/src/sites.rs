@@ -35,6 +35,21 @@ impl Topology {
         std::iter::once(own).chain(sites.into_values()).collect()
     }
 
+    /// Whether a site other than this one defines a service, as far as it can be reached.
+    pub fn is_defined_elsewhere(&self, site: &str, service: &str) -> bool {
+        let told = self.index.defined(service).any(|(router, part)| {
+            let has = self.told_of(router, *part);
+            has.is_some_and(|has| has.site.id != site)
+        });
+        let heard = || {
+            self.links
+                .values()
+                .flat_map(|link| link.sites.values())
+                .any(|(of, services)| of.id != site && services.iter().any(|known| known.address == service))
+        };
+        told || heard()
+    }
+
     /// What is told of one site, when it can be reached. An interior router is believed before an edge that says it is the same.
     fn site(&self, id: &str) -> Option<Announcement> {
         let mut said: Vec<&Arc<Announcement>> = self

@@ -361,3 +361,33 @@ fn what_a_peer_floods_is_bounded() {
     }
     assert_eq!(topology.size().0, 1);
 }
+
+#[test]
+fn a_service_is_defined_elsewhere_while_its_site_can_be_reached() {
+    let mut topology = Topology::new(1, 0);
+    topology.handle(Event::Local(local(0, false, &[])), 0);
+    topology.handle(up(1, LinkKind::Attached, 1, Filter::default()), 0);
+    let site = karez_topology::Site {
+        edge: true,
+        ..local(1, true, &[]).site
+    };
+    let said = karez_topology::Announcement {
+        site: site.clone(),
+        services: vec![karez_topology::Service {
+            address: "otel".into(),
+            ..karez_topology::Service::default()
+        }],
+        ..karez_topology::Announcement::default()
+    };
+    let heard = Event::Heard {
+        link: LinkId(1),
+        message: Message::Announce(Arc::new(said)),
+    };
+    topology.handle(heard, 0);
+    let its_site = &topology.sites()[1].site.id;
+    assert!(topology.is_defined_elsewhere("somebody", "otel"));
+    assert!(!topology.is_defined_elsewhere(its_site, "otel"));
+    assert!(!topology.is_defined_elsewhere("somebody", "else"));
+    topology.handle(Event::LinkDown(LinkId(1)), 0);
+    assert!(!topology.is_defined_elsewhere("somebody", "otel"));
+}

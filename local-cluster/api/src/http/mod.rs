@@ -5,7 +5,7 @@ mod discovery;
 mod logs;
 mod objects;
 mod openapi;
-mod path;
+pub(crate) mod path;
 mod protobuf;
 mod respond;
 mod watch;

@@ -95,6 +95,21 @@ pub(crate) enum ProxyError {
     Slow(String),
 }
 
+/// A proxy's URL, the hosts that are reached without it, and what it answers. For fuzzing only.
+pub(crate) async fn fuzz(url: &str, except: &str, host: &str, port: u16, answer: &[u8]) {
+    let variable = |name: &str| match name {
+        "HTTPS_PROXY" => Some(url.to_owned()),
+        "NO_PROXY" => Some(except.to_owned()),
+        _ => None,
+    };
+    if let Ok(Some(proxy)) = Proxy::choose(&ProxyChoice::Environment, host, port, variable) {
+        let mut stream = tokio::io::join(answer, tokio::io::sink());
+        let target = crate::listener::endpoint(host, port);
+        // Whatever comes of it.
+        let _ = proxy.ask(&mut stream, &target).await;
+    }
+}
+
 impl Proxy {
     /// The proxy towards a peer, if there is one; variables are looked up with `variable`.
     pub(crate) fn choose(

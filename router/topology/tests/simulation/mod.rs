@@ -58,6 +58,11 @@ enum Due {
         message: Message,
     },
     Tick(usize),
+    /// A node notices that a link is gone.
+    Gone {
+        node: usize,
+        link: LinkId,
+    },
 }
 
 /// What went over the wires.
@@ -173,6 +178,31 @@ impl Network {
         self.nodes[node].topology = Topology::new(epoch, self.now);
         let local = self.nodes[node].local.clone();
         self.handle(node, Event::Local(local));
+    }
+
+    /// Takes a node's links, each named by an owner, from under it: nothing passes any more, and nobody has noticed. Gives the
+    /// other ends, which are to [`notice`](Self::notice) it.
+    pub(crate) fn kill(
+        &mut self,
+        node: usize,
+        links: impl Iterator<Item = (usize, LinkId)>,
+    ) -> Vec<(usize, LinkId)> {
+        let mut others = Vec::new();
+        for (owner, link) in links {
+            let end = self.ends.remove(&(owner, link)).unwrap();
+            self.ends.remove(&(end.other, end.there));
+            others.push(if owner == node {
+                (end.other, end.there)
+            } else {
+                (owner, link)
+            });
+        }
+        others
+    }
+
+    /// Lets a node notice later that a link is gone.
+    pub(crate) fn notice(&mut self, at: u64, node: usize, link: LinkId) {
+        self.schedule(at, Due::Gone { node, link });
     }
 
     /// Makes a link; the first node dials.
@@ -297,6 +327,7 @@ impl Network {
                 Some(Due::Deliver { node, link, message }) if self.ends.contains_key(&(node, link)) => {
                     self.handle(node, Event::Heard { link, message });
                 }
+                Some(Due::Gone { node, link }) => self.handle(node, Event::LinkDown(link)),
                 Some(Due::Tick(node)) if self.ticks[node] <= now => {
                     self.ticks[node] = u64::MAX;
                     let outcome = self.nodes[node].topology.tick(now);

@@ -1,7 +1,7 @@
 //! The accepting side: a TCP port, its handshakes, and which lane belongs to which connection.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -24,11 +24,6 @@ use super::keeper::LANES;
 use super::mux::Side;
 use super::setup::{Greeter, prepare};
 
-/// Handshakes that go on at once, of all peers and of one address.
-const HANDSHAKES: usize = 512;
-const HANDSHAKES_OF_ONE: usize = 64;
-/// When many go on, each has only this long.
-const HURRY: Duration = Duration::from_secs(3);
 /// A listener that cannot accept (out of files, for one) tries again after this.
 const AGAIN: Duration = Duration::from_millis(100);
 
@@ -39,7 +34,6 @@ pub(crate) struct TlsListener(Arc<Port>);
 struct Port {
     listener: TcpListener,
     config: ArcSwap<ServerConfig>,
-    handshakes: Mutex<HashMap<IpAddr, usize>>,
     links: Mutex<HashMap<[u8; 16], Weak<Shared>>>,
 }
 
@@ -48,30 +42,9 @@ pub(crate) struct TlsIncoming {
     port: Arc<Port>,
     socket: TcpStream,
     remote: SocketAddr,
-    slot: Slot,
-    hurry: bool,
-}
-
-/// A handshake's place among those that go on.
-struct Slot(Arc<Port>, IpAddr);
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        let mut handshakes = self.0.handshakes();
-        if let Some(count) = handshakes.get_mut(&self.1) {
-            *count -= 1;
-            if *count == 0 {
-                handshakes.remove(&self.1);
-            }
-        }
-    }
 }
 
 impl Port {
-    fn handshakes(&self) -> std::sync::MutexGuard<'_, HashMap<IpAddr, usize>> {
-        self.handshakes.lock().expect("nothing panics while it is held")
-    }
-
     fn links(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 16], Weak<Shared>>> {
         self.links.lock().expect("nothing panics while it is held")
     }
@@ -89,7 +62,6 @@ impl TlsListener {
         Ok(Self(Arc::new(Port {
             listener,
             config: ArcSwap::new(config(profile)?),
-            handshakes: Mutex::default(),
             links: Mutex::default(),
         })))
     }
@@ -105,40 +77,23 @@ impl TlsListener {
         Ok(())
     }
 
-    /// The next peer that wants to connect. Peers beyond what is served at once are turned away here.
+    /// The next peer that wants to connect.
     pub(crate) async fn accept(&self) -> TlsIncoming {
         loop {
-            let (socket, remote) = match self.0.listener.accept().await {
-                Ok(accepted) => accepted,
+            match self.0.listener.accept().await {
+                Ok((socket, remote)) => {
+                    return TlsIncoming {
+                        port: self.0.clone(),
+                        socket,
+                        remote,
+                    };
+                }
                 Err(error) => {
                     tracing::debug!(%error, "a connection was not accepted");
                     tokio::time::sleep(AGAIN).await;
-                    continue;
                 }
-            };
-            let Some((slot, going_on)) = self.slot(remote.ip()) else {
-                let _ = socket.set_zero_linger();
-                continue;
-            };
-            return TlsIncoming {
-                port: self.0.clone(),
-                socket,
-                remote,
-                slot,
-                hurry: going_on > HANDSHAKES / 2,
-            };
+            }
         }
-    }
-
-    fn slot(&self, peer: IpAddr) -> Option<(Slot, usize)> {
-        let mut handshakes = self.0.handshakes();
-        let going_on = handshakes.values().sum::<usize>();
-        let of_one = handshakes.get(&peer).copied().unwrap_or(0);
-        if going_on >= HANDSHAKES || of_one >= HANDSHAKES_OF_ONE {
-            return None;
-        }
-        handshakes.insert(peer, of_one + 1);
-        Some((Slot(self.0.clone(), peer), going_on))
     }
 }
 
@@ -150,12 +105,7 @@ impl TlsIncoming {
 
     /// The handshake. `None`: it was a lane of a connection that is up, and is with it now.
     pub(crate) async fn handshake(self) -> Result<Option<Connection>, ConnectionError> {
-        let limit = if self.hurry { HURRY } else { LIMIT };
-        let Self {
-            port, socket, slot, ..
-        } = self;
-        let shaken = timeout(limit, meet(&port, socket)).await;
-        drop(slot);
+        let shaken = timeout(LIMIT, meet(&self.port, self.socket)).await;
         shaken.map_err(|_| ConnectionError::Lost("the handshake took too long".to_owned()))?
     }
 }

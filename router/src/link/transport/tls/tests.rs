@@ -588,25 +588,3 @@ async fn a_peer_that_speaks_no_tls_is_refused() {
         .map(drop);
     assert!(error.is_err());
 }
-
-#[tokio::test]
-async fn handshakes_of_one_address_are_bounded() {
-    let site = Site::new();
-    let listener = listen(&site).await;
-    let address = listener.local_address().expect("bound");
-    let mut held = Vec::new();
-    let mut sockets = Vec::new();
-    for _ in 0..64 {
-        sockets.push(TcpStream::connect(address).await.expect("it listens"));
-        held.push(soon(listener.accept()).await);
-    }
-    let mut late = TcpStream::connect(address).await.expect("it listens");
-    let mut space = [0];
-    tokio::select! {
-        _ = listener.accept() => panic!("one too many"),
-        turned_away = soon(late.read(&mut space)) => assert!(matches!(turned_away, Ok(0) | Err(_))),
-    }
-    held.pop();
-    let _again = TcpStream::connect(address).await.expect("it listens");
-    soon(listener.accept()).await;
-}
