@@ -24,6 +24,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::batch::Batch;
+use crate::connectors::Connected;
 use crate::extensions::auth::{ClientAuth, ServerAuth};
 use crate::extensions::file_storage::Storage;
 use crate::extensions::jaeger_storage::TraceStore;
@@ -193,6 +194,12 @@ pub trait Exporter: Send + Sync {
         let _ = name;
         self.export(batch)
     }
+}
+
+/// An exporter of some pipelines and a receiver of others.
+pub trait Connector: Send + Sync {
+    /// Stands between pipelines: `next` takes what comes out, by signal. Stopping sends what is held.
+    fn start(&self, next: [Option<Consumer>; 3], cx: &ComponentContext) -> Result<Connected, StartError>;
 }
 
 /// What a collector has beside its pipelines: authenticators, stores, servers.

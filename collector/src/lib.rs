@@ -26,6 +26,7 @@ pub mod batch;
 mod batch_name;
 pub mod client;
 pub mod component;
+pub mod connectors;
 mod durable;
 pub mod exporters;
 pub mod extensions;
@@ -47,6 +48,7 @@ pub mod telemetrygen;
 pub mod thrift;
 mod tls;
 pub mod wire;
+pub mod zipkin;
 
 pub use service::{
     CollectorOptions, RunError, Service, Status, StatusError, components, run, status, validate,

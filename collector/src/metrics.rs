@@ -29,6 +29,12 @@ struct ProcessorLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ConnectorLabels {
+    connector: String,
+    otel_signal: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ExporterLabels {
     exporter: String,
 }
@@ -53,6 +59,8 @@ pub struct Metrics {
     incoming: Family<ProcessorLabels, Counter>,
     outgoing: Family<ProcessorLabels, Counter>,
     dropped: Family<ProcessorLabels, Counter>,
+    consumed: Family<ConnectorLabels, Counter>,
+    produced: Family<ConnectorLabels, Counter>,
     sent: [Exporters; 3],
     send_failed: [Exporters; 3],
     enqueue_failed: [Exporters; 3],
@@ -86,6 +94,15 @@ pub struct ProcessorMeter {
     pub outgoing: Counter,
     /// What was accepted and lost.
     pub dropped: Counter,
+}
+
+/// What a connector counts, in items.
+#[derive(Debug, Clone)]
+pub struct ConnectorMeter {
+    /// What it took.
+    pub consumed: Counter,
+    /// What the pipelines behind it took.
+    pub produced: Counter,
 }
 
 /// What an exporter counts.
@@ -136,6 +153,12 @@ impl Metrics {
                 r,
                 "processor_dropped_items",
                 "Items that the processor had taken and lost",
+            ),
+            consumed: counters(r, "connector_consumed_items", "Items that the connector took"),
+            produced: counters(
+                r,
+                "connector_produced_items",
+                "Items that the pipelines behind the connector took",
             ),
             sent: by_signal(r, "exporter_sent", "Items delivered"),
             send_failed: by_signal(r, "exporter_send_failed", "Items given up"),
@@ -192,6 +215,18 @@ impl Metrics {
             incoming: self.incoming.get_or_create_owned(&labels),
             outgoing: self.outgoing.get_or_create_owned(&labels),
             dropped: self.dropped.get_or_create_owned(&labels),
+        }
+    }
+
+    /// The counters of a connector.
+    pub fn connector(&self, id: &ComponentId, signal: Signal) -> ConnectorMeter {
+        let labels = ConnectorLabels {
+            connector: id.to_string(),
+            otel_signal: signal.as_str(),
+        };
+        ConnectorMeter {
+            consumed: self.consumed.get_or_create_owned(&labels),
+            produced: self.produced.get_or_create_owned(&labels),
         }
     }
 

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use karez_collector_config::common::Sending;
-use karez_collector_config::{ExporterConfig, ExtensionConfig, ProcessorConfig, ReceiverConfig};
+use karez_collector_config::{
+    ConnectorConfig, ExporterConfig, ExtensionConfig, ProcessorConfig, ReceiverConfig,
+};
 
-use crate::component::{ComponentContext, Exporter, Extension, Processor, Receiver, StartError};
+use crate::component::{ComponentContext, Connector, Exporter, Extension, Processor, Receiver, StartError};
+use crate::connectors;
 use crate::exporters;
 use crate::extensions;
 use crate::processors;
@@ -29,6 +32,9 @@ pub fn receiver(config: &ReceiverConfig) -> Result<Box<dyn Receiver>, StartError
         ReceiverConfig::Prometheus(config) => Ok(Box::new(receivers::prometheus::PrometheusReceiver::new(
             (**config).clone(),
         ))),
+        ReceiverConfig::Zipkin(config) => Ok(Box::new(receivers::zipkin::ZipkinReceiver::new(
+            (**config).clone(),
+        ))),
     }
 }
 
@@ -44,7 +50,23 @@ pub fn processor(config: &ProcessorConfig) -> Result<Box<dyn Processor>, StartEr
             Box::new(processors::k8sattributes::K8sAttributes::new(config.clone())?)
         }
         ProcessorConfig::Attributes(config) => Box::new(processors::edit::Editor::attributes(config)?),
+        ProcessorConfig::ProbabilisticSampler(config) => Box::new(
+            processors::probabilistic_sampler::ProbabilisticSampler::new(config.clone()),
+        ),
+        ProcessorConfig::Filter(config) => Box::new(processors::filter::Filter::new((**config).clone())?),
+        ProcessorConfig::MetricsTransform(config) => {
+            Box::new(processors::metricstransform::MetricsTransform::new(config)?)
+        }
     })
+}
+
+/// Makes a connector.
+pub fn connector(config: &ConnectorConfig) -> Box<dyn Connector> {
+    match config {
+        ConnectorConfig::Forward => Box::new(connectors::forward::Forward),
+        ConnectorConfig::Count(config) => Box::new(connectors::count::Count::new(config)),
+        ConnectorConfig::SpanMetrics(config) => Box::new(connectors::spanmetrics::SpanMetrics::new(config)),
+    }
 }
 
 /// Makes an exporter.
@@ -63,6 +85,9 @@ pub fn exporter(config: &ExporterConfig, cx: &ComponentContext) -> Result<BuiltE
         }
         ExporterConfig::Prometheus(config) => exporters::prometheus::build(config, cx),
         ExporterConfig::PrometheusRemoteWrite(config) => exporters::remote_write::build(config, cx),
+        ExporterConfig::File(config) => Ok(exporters::file::build(config, cx)),
+        ExporterConfig::Zipkin(config) => exporters::zipkin::build(config, cx),
+        ExporterConfig::LoadBalancing(config) => exporters::load_balancing::build(config, cx),
         ExporterConfig::JaegerStorage(config) => {
             let exporter = exporters::jaeger_storage::JaegerStorageExporter::new(config, cx)?;
             Ok(BuiltExporter {

@@ -10,11 +10,17 @@ use crate::exporters::{
 use crate::extensions::{
     self, BasicAuth, BearerTokenAuth, FileStorage, HealthCheck, JaegerQuery, JaegerStorage, Oidc,
 };
+use crate::file::{self, FileExporter};
+use crate::filter::{self, Filter};
 use crate::k8s_attributes::{self, K8sAttributes};
+use crate::load_balancing::{self, LoadBalancing};
+use crate::metrics_transform::{self, MetricsTransform};
+use crate::probabilistic_sampler::{self, ProbabilisticSampler};
 use crate::processors::{self, AttributesProcessor, BatchProcessor, MemoryLimiter, ResourceProcessor};
 use crate::prometheus::{self, PrometheusExporter, PrometheusReceiver, RemoteWriteExporter};
 use crate::receivers::{self, JaegerReceiver, OtlpReceiver};
 use crate::values::{ComponentId, Signal};
+use crate::zipkin::{self, ZipkinExporter, ZipkinReceiver};
 
 /// A component of the document.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,6 +44,8 @@ pub enum ReceiverConfig {
     Jaeger(JaegerReceiver),
     /// `prometheus`
     Prometheus(Box<PrometheusReceiver>),
+    /// `zipkin`
+    Zipkin(Box<ZipkinReceiver>),
 }
 
 /// A processor.
@@ -55,6 +63,12 @@ pub enum ProcessorConfig {
     Attributes(AttributesProcessor),
     /// `k8sattributes`, `k8s_attributes`
     K8sAttributes(K8sAttributes),
+    /// `probabilistic_sampler`
+    ProbabilisticSampler(ProbabilisticSampler),
+    /// `filter`
+    Filter(Box<Filter>),
+    /// `metricstransform`
+    MetricsTransform(MetricsTransform),
 }
 
 /// An exporter.
@@ -76,6 +90,12 @@ pub enum ExporterConfig {
     Prometheus(PrometheusExporter),
     /// `prometheusremotewrite`
     PrometheusRemoteWrite(RemoteWriteExporter),
+    /// `file`
+    File(FileExporter),
+    /// `zipkin`
+    Zipkin(ZipkinExporter),
+    /// `loadbalancing`
+    LoadBalancing(Box<LoadBalancing>),
 }
 
 /// An extension.
@@ -120,9 +140,8 @@ pub trait Kind: Sized {
 
 impl Kind for ReceiverConfig {
     const WORD: &'static str = "receiver";
-    const KNOWN: &'static [&'static str] = &["otlp", "jaeger", "prometheus"];
+    const KNOWN: &'static [&'static str] = &["otlp", "jaeger", "prometheus", "zipkin"];
     const ELSEWHERE: &'static [&'static str] = &[
-        "zipkin",
         "prometheus_simple",
         "k8s_events",
         "k8s_cluster",
@@ -164,13 +183,16 @@ impl Kind for ReceiverConfig {
             "prometheus" => prometheus::receiver(node, key, diagnoses)
                 .map(Box::new)
                 .map(ReceiverConfig::Prometheus),
+            "zipkin" => zipkin::receiver(node, key, diagnoses)
+                .map(Box::new)
+                .map(ReceiverConfig::Zipkin),
             _ => None,
         }
     }
 
     fn signals(kind: &str) -> &'static [Signal] {
         match kind {
-            "jaeger" => &[Signal::Traces],
+            "jaeger" | "zipkin" => &[Signal::Traces],
             "prometheus" => &[Signal::Metrics],
             _ => &Signal::ALL,
         }
@@ -186,16 +208,17 @@ impl Kind for ProcessorConfig {
         "attributes",
         "k8sattributes",
         "k8s_attributes",
+        "probabilistic_sampler",
+        "filter",
+        "metricstransform",
+        "metrics_transform",
     ];
     const ELSEWHERE: &'static [&'static str] = &[
         "k8s_tagger",
-        "filter",
         "transform",
-        "probabilistic_sampler",
         "tail_sampling",
         "groupbytrace",
         "groupbyattrs",
-        "metricstransform",
         "resourcedetection",
         "resource_detection",
         "span",
@@ -247,7 +270,24 @@ impl Kind for ProcessorConfig {
                 k8s_attributes::check(&config, node, key, diagnoses);
                 Some(ProcessorConfig::K8sAttributes(config))
             }
+            "probabilistic_sampler" => {
+                probabilistic_sampler::read(node, key, diagnoses).map(ProcessorConfig::ProbabilisticSampler)
+            }
+            "filter" => filter::read(node, key, diagnoses)
+                .map(Box::new)
+                .map(ProcessorConfig::Filter),
+            "metricstransform" | "metrics_transform" => {
+                metrics_transform::read(node, key, diagnoses).map(ProcessorConfig::MetricsTransform)
+            }
             _ => None,
+        }
+    }
+
+    fn signals(kind: &str) -> &'static [Signal] {
+        match kind {
+            "probabilistic_sampler" => &[Signal::Traces, Signal::Logs],
+            "metricstransform" | "metrics_transform" => &[Signal::Metrics],
+            _ => &Signal::ALL,
         }
     }
 }
@@ -266,13 +306,13 @@ impl Kind for ExporterConfig {
         "prometheus",
         "prometheusremotewrite",
         "prometheus_remote_write",
-    ];
-    const ELSEWHERE: &'static [&'static str] = &[
         "file",
+        "zipkin",
         "loadbalancing",
         "load_balancing",
+    ];
+    const ELSEWHERE: &'static [&'static str] = &[
         "kafka",
-        "zipkin",
         "loki",
         "nop",
         "opencensus",
@@ -304,13 +344,18 @@ impl Kind for ExporterConfig {
             "prometheusremotewrite" | "prometheus_remote_write" => {
                 prometheus::remote_write(node, key, diagnoses).map(ExporterConfig::PrometheusRemoteWrite)
             }
+            "file" => file::read(node, key, diagnoses).map(ExporterConfig::File),
+            "zipkin" => zipkin::exporter(node, key, diagnoses).map(ExporterConfig::Zipkin),
+            "loadbalancing" | "load_balancing" => load_balancing::read(node, key, diagnoses)
+                .map(Box::new)
+                .map(ExporterConfig::LoadBalancing),
             _ => None,
         }
     }
 
     fn signals(kind: &str) -> &'static [Signal] {
         match kind {
-            "jaeger" | "jaeger_storage_exporter" => &[Signal::Traces],
+            "jaeger" | "jaeger_storage_exporter" | "zipkin" => &[Signal::Traces],
             "prometheus" | "prometheusremotewrite" | "prometheus_remote_write" => &[Signal::Metrics],
             _ => &Signal::ALL,
         }

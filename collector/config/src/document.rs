@@ -5,8 +5,9 @@ use karez_document::yaml::{Kind as NodeKind, Node, closest, join_key};
 use karez_document::{Diagnosis, Place};
 
 use crate::component::{Component, ExporterConfig, ExtensionConfig, Kind, ProcessorConfig, ReceiverConfig};
+use crate::connectors::ConnectorConfig;
 use crate::no_effect::no_effect;
-use crate::pipelines::{extension_references, pipelines, service_keys};
+use crate::pipelines::{check_connectors, extension_references, pipelines, service_keys};
 use crate::values::{ComponentId, Signal};
 use crate::{lint, old, telemetry};
 
@@ -19,6 +20,8 @@ pub struct CollectorConfig {
     pub processors: IndexMap<ComponentId, Component<ProcessorConfig>>,
     /// The exporters of the pipelines.
     pub exporters: IndexMap<ComponentId, Component<ExporterConfig>>,
+    /// The connectors of the pipelines. They make no circle.
+    pub connectors: IndexMap<ComponentId, Component<ConnectorConfig>>,
     /// The extensions of the service, in the order of their start.
     pub extensions: IndexMap<ComponentId, Component<ExtensionConfig>>,
     /// The pipelines.
@@ -55,6 +58,10 @@ pub struct Pipeline {
     pub processors: Vec<ComponentId>,
     /// Where all of it goes.
     pub exporters: Vec<ComponentId>,
+    /// Connectors from which its data comes, too.
+    pub from_connectors: Vec<ComponentId>,
+    /// Connectors to which all of it goes, too.
+    pub to_connectors: Vec<ComponentId>,
 }
 
 const SECTIONS: &[&str] = &[
@@ -85,6 +92,7 @@ pub(crate) struct Sections {
     pub(crate) receivers: Section<ReceiverConfig>,
     pub(crate) processors: Section<ProcessorConfig>,
     pub(crate) exporters: Section<ExporterConfig>,
+    pub(crate) connectors: Section<ConnectorConfig>,
     pub(crate) extensions: Section<ExtensionConfig>,
 }
 
@@ -95,6 +103,7 @@ pub(crate) fn read(root: &Node, diagnoses: &mut Vec<Diagnosis>) -> CollectorConf
         receivers: section(root, diagnoses),
         processors: section(root, diagnoses),
         exporters: section(root, diagnoses),
+        connectors: section(root, diagnoses),
         extensions: section(root, diagnoses),
     };
     let service = root
@@ -104,6 +113,7 @@ pub(crate) fn read(root: &Node, diagnoses: &mut Vec<Diagnosis>) -> CollectorConf
     service_keys(&service, diagnoses);
     let used_extensions = extension_references(&service, &sections, diagnoses);
     let pipelines = pipelines(&service, &sections, diagnoses);
+    check_connectors(&pipelines, &sections, diagnoses);
     let telemetry = telemetry::read(service.get("telemetry"), diagnoses);
     let used = |list: fn(&Pipeline) -> &Vec<ComponentId>| -> IndexSet<ComponentId> {
         pipelines
@@ -115,6 +125,7 @@ pub(crate) fn read(root: &Node, diagnoses: &mut Vec<Diagnosis>) -> CollectorConf
         receivers: used(|p| &p.receivers),
         processors: used(|p| &p.processors),
         exporters: used(|p| &p.exporters),
+        connectors: used(|p| &p.to_connectors),
         extensions: used_extensions,
     };
     unused_unknown(&sections, &used, diagnoses);
@@ -123,6 +134,7 @@ pub(crate) fn read(root: &Node, diagnoses: &mut Vec<Diagnosis>) -> CollectorConf
         receivers: pick(&sections.receivers, &used.receivers, &faults, "receivers"),
         processors: pick(&sections.processors, &used.processors, &faults, "processors"),
         exporters: pick(&sections.exporters, &used.exporters, &faults, "exporters"),
+        connectors: pick(&sections.connectors, &used.connectors, &faults, "connectors"),
         extensions: pick(&sections.extensions, &used.extensions, &faults, "extensions"),
         pipelines,
         telemetry,
@@ -188,18 +200,6 @@ fn top_level(root: &Node, diagnoses: &mut Vec<Diagnosis>) {
                 entry.key.clone(),
                 message,
                 mend,
-            ));
-        }
-    }
-    if let Some(connectors) = root.get("connectors") {
-        for entry in connectors.entries() {
-            let key = join_key("connectors", &entry.key);
-            let message = "Karez has no connectors yet";
-            diagnoses.push(Diagnosis::error(
-                connectors.key_place(&entry.key),
-                key,
-                message,
-                "remove it",
             ));
         }
     }
@@ -315,5 +315,6 @@ fn unused_unknown(sections: &Sections, used: &lint::Used, diagnoses: &mut Vec<Di
     unknown_types(&sections.receivers, &used.receivers, diagnoses);
     unknown_types(&sections.processors, &used.processors, diagnoses);
     unknown_types(&sections.exporters, &used.exporters, diagnoses);
+    unknown_types(&sections.connectors, &used.connectors, diagnoses);
     unknown_types(&sections.extensions, &used.extensions, diagnoses);
 }

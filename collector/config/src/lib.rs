@@ -7,28 +7,36 @@
 
 pub mod common;
 pub mod component;
+pub mod connectors;
 mod document;
 pub mod endpoint;
 pub mod exporters;
 pub mod extensions;
+pub mod file;
+pub mod filter;
 pub mod k8s_attributes;
 mod lint;
+pub mod load_balancing;
 mod merge;
+pub mod metrics_transform;
 mod no_effect;
 mod old;
 mod pipelines;
 mod placeholder;
+pub mod probabilistic_sampler;
 pub mod processors;
 pub mod prometheus;
 pub mod receivers;
 mod substitute;
 mod telemetry;
 pub mod values;
+pub mod zipkin;
 
 use karez_document::yaml::{self, Kind, Node};
 use karez_document::{Diagnosis, Origin};
 
 pub use component::{Component, ExporterConfig, ExtensionConfig, ProcessorConfig, ReceiverConfig};
+pub use connectors::ConnectorConfig;
 pub use document::{CollectorConfig, Pipeline, PipelineId};
 pub use lint::uses_tls;
 pub use substitute::Env;

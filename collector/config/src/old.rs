@@ -100,7 +100,7 @@ pub(crate) fn modernise(
         }
     }
     match (section, kind) {
-        ("exporters", "otlp" | "otlp_grpc" | "otlphttp" | "otlp_http" | "jaeger") => {
+        ("exporters", "otlp" | "otlp_grpc" | "otlphttp" | "otlp_http" | "jaeger" | "zipkin") => {
             below_tls(node, key, diagnoses)
         }
         ("exporters", "logging") => loglevel(node, key, diagnoses),

@@ -5,6 +5,7 @@ use karez_document::yaml::{Kind as NodeKind, Node, closest, join_key};
 use karez_document::{Diagnosis, Place};
 
 use crate::component::Kind;
+use crate::connectors::ConnectorConfig;
 use crate::document::{Pipeline, PipelineId, Section, Sections, unknown_keys};
 use crate::values::{ComponentId, Signal};
 
@@ -138,10 +139,16 @@ pub(crate) fn pipelines(
             node: &entry.value,
             place: node.key_place(&entry.key),
         };
+        let connectors = &sections.connectors;
+        let (receivers, from_connectors) = of.ends(&sections.receivers, connectors, diagnoses);
+        let processors = of.processors(&sections.processors, diagnoses);
+        let (exporters, to_connectors) = of.ends(&sections.exporters, connectors, diagnoses);
         let pipeline = Pipeline {
-            receivers: of.references(&sections.receivers, true, diagnoses),
-            processors: of.references(&sections.processors, false, diagnoses),
-            exporters: of.references(&sections.exporters, true, diagnoses),
+            receivers,
+            processors,
+            exporters,
+            from_connectors,
+            to_connectors,
         };
         pipelines.insert(
             PipelineId {
@@ -163,17 +170,28 @@ struct Of<'a> {
 }
 
 impl Of<'_> {
-    fn references<T: Kind>(
+    fn processors<T: Kind>(&self, section: &Section<T>, diagnoses: &mut Vec<Diagnosis>) -> Vec<ComponentId> {
+        let name = format!("{}s", T::WORD);
+        let key = join_key(self.key, &name);
+        let found = ids(self.node.get(&name), &key, diagnoses);
+        let known = found
+            .into_iter()
+            .filter(|(id, node)| self.known(section, id, node, &key, diagnoses));
+        known.map(|(id, _)| id).collect()
+    }
+
+    /// The receivers, or the exporters, and the connectors among them.
+    fn ends<T: Kind>(
         &self,
         section: &Section<T>,
-        needed: bool,
+        connectors: &Section<ConnectorConfig>,
         diagnoses: &mut Vec<Diagnosis>,
-    ) -> Vec<ComponentId> {
+    ) -> (Vec<ComponentId>, Vec<ComponentId>) {
         let name = format!("{}s", T::WORD);
         let key = join_key(self.key, &name);
         let list = self.node.get(&name);
         let found = ids(list, &key, diagnoses);
-        if needed && found.is_empty() {
+        if found.is_empty() {
             let message = format!("must have at least one {}", T::WORD);
             let place = list.map_or_else(|| self.place.clone(), |_| self.node.key_place(&name));
             diagnoses.push(Diagnosis::error(
@@ -182,24 +200,161 @@ impl Of<'_> {
                 message,
                 format!("name one in `{name}: […]`"),
             ));
-            return Vec::new();
+            return (Vec::new(), Vec::new());
         }
-        let mut used = Vec::new();
+        let (mut used, mut connected) = (Vec::new(), Vec::new());
         for (id, node) in found {
-            if !section.written.contains_key(&id) {
-                dangling(&id, T::WORD, node, &key, section.written.keys(), diagnoses);
-            } else if !T::signals(&id.kind).contains(&self.signal) {
-                let message = format!("the {} `{id}` does not carry {}", T::WORD, self.signal);
-                diagnoses.push(Diagnosis::error(
-                    node.place(),
-                    key.as_str(),
-                    message,
-                    "remove it from this pipeline",
-                ));
-            } else {
+            if connectors.written.contains_key(&id) {
+                connected.push(id);
+            } else if self.known(section, &id, node, &key, diagnoses) {
                 used.push(id);
             }
         }
-        used
+        (used, connected)
+    }
+
+    /// Whether a component is there and carries the signal; if not, it is said.
+    fn known<T: Kind>(
+        &self,
+        section: &Section<T>,
+        id: &ComponentId,
+        node: &Node,
+        key: &str,
+        diagnoses: &mut Vec<Diagnosis>,
+    ) -> bool {
+        if !section.written.contains_key(id) {
+            dangling(id, T::WORD, node, key, section.written.keys(), diagnoses);
+            return false;
+        }
+        let carries = T::signals(&id.kind).contains(&self.signal);
+        if !carries {
+            let message = format!("the {} `{id}` does not carry {}", T::WORD, self.signal);
+            diagnoses.push(Diagnosis::error(
+                node.place(),
+                key,
+                message,
+                "remove it from this pipeline",
+            ));
+        }
+        carries
+    }
+}
+
+/// Pipelines, each with the connector that leads to it.
+type Ways<'a> = Vec<(&'a ComponentId, &'a PipelineId)>;
+
+/// Checks that every connector has pipelines on both of its sides that it can connect, and that they make no circle.
+pub(crate) fn check_connectors(
+    pipelines: &IndexMap<PipelineId, Pipeline>,
+    sections: &Sections,
+    diagnoses: &mut Vec<Diagnosis>,
+) {
+    for (id, written) in &sections.connectors.written {
+        let key = format!("connectors.{id}");
+        let mut error = |message: String, mend: &str| {
+            diagnoses.push(Diagnosis::error(
+                written.place.clone(),
+                key.as_str(),
+                message,
+                mend,
+            ));
+        };
+        for (other, taken) in [
+            ("receiver", sections.receivers.written.contains_key(id)),
+            ("exporter", sections.exporters.written.contains_key(id)),
+        ] {
+            if taken {
+                let message = format!("`{id}` is a connector and a configured {other} as well");
+                error(message, "give one of them another name, as in `type/name`");
+            }
+        }
+        let list = |list: fn(&Pipeline) -> &Vec<ComponentId>| -> Vec<&PipelineId> {
+            let with = pipelines
+                .iter()
+                .filter(|(_, pipeline)| list(pipeline).contains(id));
+            with.map(|(pipeline, _)| pipeline).collect()
+        };
+        let (from, to) = (list(|p| &p.to_connectors), list(|p| &p.from_connectors));
+        let connects =
+            |a: &PipelineId, b: &PipelineId| ConnectorConfig::connects(&id.kind, a.signal, b.signal);
+        if !written.known {
+            continue;
+        }
+        for pipeline in from.iter().filter(|a| !to.iter().any(|b| connects(a, b))) {
+            let message = format!(
+                "is an exporter of the pipeline `{pipeline}`, but a receiver of none that it can lead to"
+            );
+            error(
+                message,
+                "name it in the `receivers` of a pipeline of the right signal",
+            );
+        }
+        for pipeline in to.iter().filter(|b| !from.iter().any(|a| connects(a, b))) {
+            let message = format!(
+                "is a receiver of the pipeline `{pipeline}`, but an exporter of none that it can lead from"
+            );
+            error(
+                message,
+                "name it in the `exporters` of a pipeline of the right signal",
+            );
+        }
+    }
+    if let Some((connector, circle)) = circle(pipelines)
+        && let Some(written) = sections.connectors.written.get(&connector)
+    {
+        let message = format!("leads in a circle: {circle}");
+        let mend = "remove the connector from one of these pipelines";
+        let key = format!("connectors.{connector}");
+        diagnoses.push(Diagnosis::error(written.place.clone(), key, message, mend));
+    }
+}
+
+/// A circle of pipelines, if there is one: a connector of it, and its way.
+fn circle(pipelines: &IndexMap<PipelineId, Pipeline>) -> Option<(ComponentId, String)> {
+    let ways = |from: &PipelineId| -> Ways<'_> {
+        let connectors = pipelines
+            .get(from)
+            .map_or(&[][..], |pipeline| &pipeline.to_connectors);
+        let leads = |connector: &'_ ComponentId, to: &PipelineId| {
+            ConnectorConfig::connects(&connector.kind, from.signal, to.signal)
+        };
+        let to = |connector| {
+            let with = pipelines
+                .iter()
+                .filter(move |(_, p)| p.from_connectors.contains(connector));
+            with.map(move |(id, _)| (connector, id))
+                .filter(|(connector, id)| leads(connector, id))
+        };
+        connectors.iter().flat_map(to).collect()
+    };
+    // Pipelines from which every way ends are taken away until none is left, or only circles and what leads to them.
+    let mut left: IndexSet<&PipelineId> = pipelines.keys().collect();
+    loop {
+        let before = left.len();
+        let ends: Vec<&PipelineId> = left
+            .iter()
+            .copied()
+            .filter(|id| !ways(id).iter().any(|(_, to)| left.contains(to)))
+            .collect();
+        ends.iter().for_each(|id| {
+            left.shift_remove(*id);
+        });
+        if left.len() == before {
+            break;
+        }
+    }
+    let mut at = *left.first()?;
+    let mut seen: Vec<&PipelineId> = Vec::new();
+    let mut text = Vec::new();
+    loop {
+        let (connector, to) = ways(at).into_iter().find(|(_, to)| left.contains(to))?;
+        if let Some(start) = seen.iter().position(|id| *id == at) {
+            text.drain(..start);
+            text.push(at.to_string());
+            return Some((connector.clone(), text.join(" → ")));
+        }
+        seen.push(at);
+        text.push(format!("{at} → {connector}"));
+        at = to;
     }
 }

@@ -1,7 +1,9 @@
 //! `components`: what the collector has, as the OpenTelemetry Collector tells it.
 
 use karez_collector_config::component::Kind;
-use karez_collector_config::{ExporterConfig, ExtensionConfig, ProcessorConfig, ReceiverConfig, Signal};
+use karez_collector_config::{
+    ConnectorConfig, ExporterConfig, ExtensionConfig, ProcessorConfig, ReceiverConfig, Signal,
+};
 
 /// The list, as YAML.
 pub fn components() -> String {
@@ -12,7 +14,7 @@ pub fn components() -> String {
     section::<ReceiverConfig>(&mut out);
     section::<ProcessorConfig>(&mut out);
     section::<ExporterConfig>(&mut out);
-    out.push_str("connectors: []\n");
+    section::<ConnectorConfig>(&mut out);
     section::<ExtensionConfig>(&mut out);
     out.push_str("providers:\n");
     for scheme in ["env", "file", "http", "https", "kube", "yaml"] {
@@ -34,6 +36,17 @@ fn section<T: Kind>(out: &mut String) {
             out.push_str("        extension: Beta\n");
             continue;
         }
+        if T::WORD == "connector" {
+            for (from, to) in [Signal::Logs, Signal::Metrics, Signal::Traces]
+                .into_iter()
+                .flat_map(pairs)
+            {
+                if ConnectorConfig::connects(name, from, to) {
+                    out.push_str(&format!("        {from}-to-{to}: Beta\n"));
+                }
+            }
+            continue;
+        }
         for signal in [Signal::Logs, Signal::Metrics, Signal::Traces] {
             let level = match T::signals(name).contains(&signal) {
                 true => "Beta",
@@ -42,6 +55,10 @@ fn section<T: Kind>(out: &mut String) {
             out.push_str(&format!("        {signal}: {level}\n"));
         }
     }
+}
+
+fn pairs(from: Signal) -> [(Signal, Signal); 3] {
+    [Signal::Logs, Signal::Metrics, Signal::Traces].map(|to| (from, to))
 }
 
 #[cfg(test)]

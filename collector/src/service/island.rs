@@ -1,10 +1,10 @@
-//! Islands: pipelines that share a receiver or an exporter belong together and are started and stopped as one. What
+//! Islands: pipelines that share a receiver, an exporter or a connector belong together and are started and stopped as one. What
 //! shares nothing is not touched when another island changes.
 
 use indexmap::{IndexMap, IndexSet};
 use karez_collector_config::{
-    CollectorConfig, Component, ComponentId, ExporterConfig, Pipeline, PipelineId, ProcessorConfig,
-    ReceiverConfig,
+    CollectorConfig, Component, ComponentId, ConnectorConfig, ExporterConfig, Pipeline, PipelineId,
+    ProcessorConfig, ReceiverConfig,
 };
 
 /// Pipelines with their components.
@@ -13,6 +13,7 @@ pub(crate) struct Island {
     pub(crate) receivers: IndexMap<ComponentId, Component<ReceiverConfig>>,
     pub(crate) processors: IndexMap<ComponentId, Component<ProcessorConfig>>,
     pub(crate) exporters: IndexMap<ComponentId, Component<ExporterConfig>>,
+    pub(crate) connectors: IndexMap<ComponentId, Component<ConnectorConfig>>,
     pub(crate) pipelines: IndexMap<PipelineId, Pipeline>,
 }
 
@@ -23,6 +24,7 @@ impl Island {
             && same(&self.receivers, &other.receivers)
             && same(&self.processors, &other.processors)
             && same(&self.exporters, &other.exporters)
+            && same(&self.connectors, &other.connectors)
     }
 }
 
@@ -44,7 +46,10 @@ pub(crate) fn islands(config: &CollectorConfig) -> Vec<Island> {
     let mut groups: Vec<(IndexSet<String>, Vec<PipelineId>)> = Vec::new();
     for (id, pipeline) in &config.pipelines {
         let receivers = pipeline.receivers.iter().map(|id| format!("receivers.{id}"));
-        let shared = receivers.chain(pipeline.exporters.iter().map(|id| format!("exporters.{id}")));
+        let exporters = pipeline.exporters.iter().map(|id| format!("exporters.{id}"));
+        let connectors = pipeline.from_connectors.iter().chain(&pipeline.to_connectors);
+        let connectors = connectors.map(|id| format!("connectors.{id}"));
+        let shared = receivers.chain(exporters).chain(connectors);
         let mut group = (shared.collect::<IndexSet<String>>(), vec![id.clone()]);
         groups.retain_mut(|(shared, pipelines)| {
             if shared.is_disjoint(&group.0) {
@@ -72,6 +77,11 @@ fn island(config: &CollectorConfig, ids: &[PipelineId]) -> Island {
         pick(&config.receivers, &pipeline.receivers, &mut island.receivers);
         pick(&config.processors, &pipeline.processors, &mut island.processors);
         pick(&config.exporters, &pipeline.exporters, &mut island.exporters);
+        pick(
+            &config.connectors,
+            &pipeline.to_connectors,
+            &mut island.connectors,
+        );
         island.pipelines.insert(id.clone(), pipeline.clone());
     }
     island

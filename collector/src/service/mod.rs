@@ -14,6 +14,7 @@ mod store;
 mod telemetry;
 
 pub use components::components;
+pub(crate) use queue::Queued;
 pub use reload::Service;
 pub use run::{CollectorOptions, RunError, run, validate};
 pub use status::{Status, StatusError, status};

@@ -111,6 +111,15 @@ impl Queued {
         self.running.addresses()
     }
 
+    /// How many items wait or are under way.
+    pub(crate) fn items(&self) -> i64 {
+        self.shared
+            .meters
+            .iter()
+            .map(|meter| meter.queue_items.get())
+            .sum()
+    }
+
     /// The entrance for a pipeline.
     pub(crate) fn consumer(&self, pipeline: &PipelineId) -> Consumer {
         let name = ledger::name(pipeline);

@@ -3,7 +3,11 @@
 pub mod field;
 mod scan;
 mod schema;
+mod sift;
 mod split;
 
 pub use scan::{Malformed, scan};
+pub(crate) use sift::{
+    Item, Verdict, attribute, count_points, last, last_number, put_attribute, put_text, sift, single, text_of,
+};
 pub use split::split;

@@ -21,6 +21,7 @@ pub(crate) struct Used {
     pub(crate) receivers: IndexSet<ComponentId>,
     pub(crate) processors: IndexSet<ComponentId>,
     pub(crate) exporters: IndexSet<ComponentId>,
+    pub(crate) connectors: IndexSet<ComponentId>,
     pub(crate) extensions: IndexSet<ComponentId>,
 }
 
@@ -41,6 +42,7 @@ pub(crate) fn lint(sections: &Sections, used: &Used, diagnoses: &mut Vec<Diagnos
     lint.unused("receiver", &sections.receivers, &used.receivers);
     lint.unused("processor", &sections.processors, &used.processors);
     lint.unused("exporter", &sections.exporters, &used.exporters);
+    lint.unused("connector", &sections.connectors, &used.connectors);
     lint.unused_extensions();
     lint.faults
 }
@@ -118,6 +120,9 @@ impl Lint<'_> {
                         let endpoint = udp.as_ref().map_or("", |udp| udp.endpoint.as_str());
                         self.listens(endpoint, &at, &written.node, &["protocols", name]);
                     }
+                }
+                Some(ReceiverConfig::Zipkin(zipkin)) => {
+                    self.http_server(&zipkin.server, &at, &written.node, &[]);
                 }
                 // All that can be wrong is said where it is read.
                 Some(ReceiverConfig::Prometheus(_)) | None => {}
@@ -216,7 +221,19 @@ impl Lint<'_> {
                 Some(ExporterConfig::PrometheusRemoteWrite(exporter)) => {
                     self.remote_write(&exporter.client, &at, used, written);
                 }
-                Some(ExporterConfig::Debug(_) | ExporterConfig::Logging(_)) | None => {}
+                Some(ExporterConfig::Zipkin(exporter)) => {
+                    self.remote_write(&exporter.client, &at, used, written);
+                }
+                Some(ExporterConfig::LoadBalancing(exporter)) => {
+                    if let Some(node) = written.node.at_path(&["protocol", "otlp"]) {
+                        let client = &exporter.otlp.client;
+                        let at = format!("{at}.protocol.otlp");
+                        self.client_tls(&client.tls, &at, node);
+                        self.authenticator(client.auth.as_ref(), &at, node, &[], Side::Client);
+                    }
+                }
+                Some(ExporterConfig::Debug(_) | ExporterConfig::Logging(_) | ExporterConfig::File(_))
+                | None => {}
             }
             if let Some(node) = written
                 .node

@@ -100,7 +100,12 @@ impl Lint<'_> {
     pub(super) fn unused<T>(&mut self, word: &str, section: &Section<T>, used: &IndexSet<ComponentId>) {
         for (id, written) in section.written.iter().filter(|(id, _)| !used.contains(*id)) {
             let message = format!("the {word} is configured but in no pipeline, so {}", effect(word));
-            let mend = format!("add `{id}` to the `{word}s` of a pipeline, or remove it");
+            let mend = match word {
+                "connector" => {
+                    format!("add `{id}` to the `exporters` and `receivers` of pipelines, or remove it")
+                }
+                _ => format!("add `{id}` to the `{word}s` of a pipeline, or remove it"),
+            };
             self.warning(written.place.clone(), format!("{word}s.{id}"), &message, &mend);
         }
     }
@@ -140,6 +145,7 @@ fn effect(word: &str) -> &'static str {
     match word {
         "receiver" => "it does not listen",
         "exporter" => "nothing is sent by it",
+        "connector" => "it connects nothing",
         _ => "it changes nothing",
     }
 }

@@ -21,12 +21,12 @@ use karez_collector_config::Signal;
 use karez_collector_config::processors as config;
 
 use self::action::Action;
-use self::select::Selection;
 use crate::batch::{Batch, Context};
 use crate::component::{ComponentContext, Consume, Consumer, Processor, Refusal, Running, StartError};
 use crate::metrics::ProcessorMeter;
 
-pub(crate) use self::attributes::{Attributes, text};
+pub(crate) use self::attributes::{Attributes, text, value_of};
+pub(crate) use self::select::{Item as Place, Selection};
 
 /// The batch with the attributes of each of its resources changed.
 pub(crate) fn edit_resources(batch: Batch, mut change: impl FnMut(&mut Attributes<'_>)) -> Batch {

@@ -11,24 +11,24 @@ use crate::wire::field::fields;
 
 /// What is edited: what `include` matches and `exclude` does not.
 #[derive(Debug, Default)]
-pub(super) struct Selection {
+pub(crate) struct Selection {
     include: Option<Rule>,
     exclude: Option<Rule>,
 }
 
 /// An item with what it stands in.
-pub(super) struct Item<'a> {
-    pub(super) signal: Signal,
+pub(crate) struct Item<'a> {
+    pub(crate) signal: Signal,
     /// The resource's message.
-    pub(super) resource: &'a [u8],
+    pub(crate) resource: &'a [u8],
     /// The scope's message.
-    pub(super) scope: &'a [u8],
+    pub(crate) scope: &'a [u8],
     /// The span, the log record, or the metric.
-    pub(super) item: &'a [u8],
+    pub(crate) item: &'a [u8],
     /// The message that holds the attributes: the item itself, or a metric's data point.
-    pub(super) holder: &'a [u8],
+    pub(crate) holder: &'a [u8],
     /// The field of the attributes in it.
-    pub(super) number: u32,
+    pub(crate) number: u32,
 }
 
 #[derive(Debug)]
@@ -57,7 +57,7 @@ enum Wanted {
 }
 
 impl Selection {
-    pub(super) fn new(
+    pub(crate) fn new(
         include: Option<&config::Match>,
         exclude: Option<&config::Match>,
     ) -> Result<Self, StartError> {
@@ -73,7 +73,7 @@ impl Selection {
         })
     }
 
-    pub(super) fn takes(&self, item: &Item<'_>) -> bool {
+    pub(crate) fn takes(&self, item: &Item<'_>) -> bool {
         self.include.as_ref().is_none_or(|rule| rule.matches(item))
             && !self.exclude.as_ref().is_some_and(|rule| rule.matches(item))
     }

@@ -209,6 +209,16 @@ async fn read(
     signal: Signal,
     encoding: Encoding,
 ) -> Result<Bytes, (StatusCode, String)> {
+    let body = read_body(request, max_body).await?;
+    match encoding {
+        Encoding::Protobuf => Ok(body),
+        Encoding::Json => json::to_protobuf(signal, &body)
+            .map_err(|error| (StatusCode::BAD_REQUEST, format!("not OTLP in JSON: {error}"))),
+    }
+}
+
+/// A body, decompressed, or the status and words to refuse it with.
+pub(crate) async fn read_body(request: Request, max_body: usize) -> Result<Bytes, (StatusCode, String)> {
     let (parts, body) = request.into_parts();
     let body =
         Limited::new(body, max_body)
@@ -224,12 +234,7 @@ async fn read(
                     format!("the body cannot be read: {error}"),
                 ),
             })?;
-    let body = decompress(&parts.headers, body.to_bytes(), max_body)?;
-    match encoding {
-        Encoding::Protobuf => Ok(body),
-        Encoding::Json => json::to_protobuf(signal, &body)
-            .map_err(|error| (StatusCode::BAD_REQUEST, format!("not OTLP in JSON: {error}"))),
-    }
+    decompress(&parts.headers, body.to_bytes(), max_body)
 }
 
 fn decompress(headers: &HeaderMap, body: Bytes, max_body: usize) -> Result<Bytes, (StatusCode, String)> {

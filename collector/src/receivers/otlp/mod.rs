@@ -6,7 +6,7 @@
 
 mod grpc;
 pub(crate) use grpc::method;
-mod http;
+pub(crate) mod http;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
