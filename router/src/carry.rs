@@ -9,11 +9,12 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_util::sync::CancellationToken;
@@ -156,20 +157,23 @@ pub(crate) async fn carry(
 const UNWANTED: &str = "closed before everything was handed on";
 
 async fn pump(source: &mut Source, sink: &mut Sink, count: impl Fn(u64)) -> Result<Direction, Broken> {
-    let mut chunks: [Bytes; CHUNKS] = std::array::from_fn(|_| Bytes::new());
+    // Most connections never have more than a chunk at once; room for more would wait with them.
+    let mut chunks = vec![Bytes::new(); 2];
     loop {
         let filled = match source.read(&mut chunks).await {
             Ok(0) => break,
             Ok(filled) => filled,
             Err(error) => return Err(Broken::Source(error.to_string())),
         };
-        let chunks = &mut chunks[..filled];
-        let bytes = chunks.iter().map(|chunk| chunk.len() as u64).sum();
-        if sink.write(chunks).await.is_err() {
+        let bytes = chunks[..filled].iter().map(|chunk| chunk.len() as u64).sum();
+        if sink.write(&mut chunks[..filled]).await.is_err() {
             source.refuse();
             return Ok(Direction::Unwanted);
         }
         count(bytes);
+        if filled == chunks.len() && filled < CHUNKS {
+            chunks.resize((filled * 8).min(CHUNKS), Bytes::new());
+        }
     }
     match sink.finish().await {
         Ok(()) => Ok(Direction::Finished),
@@ -219,11 +223,15 @@ async fn write_vectored(socket: &mut OwnedWriteHalf, mut chunks: &mut [Bytes]) -
             chunks = &mut chunks[1..];
             continue;
         }
-        let mut slices = [io::IoSlice::new(&[]); CHUNKS];
-        for (slice, chunk) in slices.iter_mut().zip(chunks.iter()) {
-            *slice = io::IoSlice::new(chunk);
-        }
-        let mut written = socket.write_vectored(&slices[..chunks.len()]).await?;
+        // The slices are made anew for each try, so that a connection that waits does not hold them.
+        let write = poll_fn(|context| {
+            let mut slices = [io::IoSlice::new(&[]); CHUNKS];
+            for (slice, chunk) in slices.iter_mut().zip(chunks.iter()) {
+                *slice = io::IoSlice::new(chunk);
+            }
+            Pin::new(&mut *socket).poll_write_vectored(context, &slices[..chunks.len().min(CHUNKS)])
+        });
+        let mut written = write.await?;
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }

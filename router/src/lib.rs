@@ -23,6 +23,7 @@ pub mod fuzzing;
 mod link;
 mod listener;
 mod local_api;
+mod memory;
 mod metrics;
 mod observe;
 mod peers;
@@ -33,6 +34,7 @@ mod record;
 mod reload;
 mod saturation;
 mod shared;
+mod slots;
 mod status;
 mod trace;
 mod udp;
@@ -168,7 +170,9 @@ async fn follow(
     let mut guard = Some(guard);
     let timer = tokio::spawn({
         let shared = shared.clone();
-        async move { shared.keep_time().await }
+        async move {
+            tokio::join!(shared.keep_time(), memory::give_back(shared.clone()));
+        }
     });
     loop {
         let document = documents.borrow_and_update().clone();

@@ -78,10 +78,7 @@ async fn run(
     let mut listeners = bind(shared, name, &endpoint).await;
     let own = slots(config.max_connections);
     loop {
-        let (Ok(slot), Ok(own)) = (
-            own.clone().acquire_owned().await,
-            shared.slots.clone().acquire_owned().await,
-        ) else {
+        let (Ok(slot), Some(own)) = (own.clone().acquire_owned().await, shared.slots.take().await) else {
             return;
         };
         match listeners.accept().await {

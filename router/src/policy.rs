@@ -47,6 +47,8 @@ pub(crate) enum RefusedFor {
     Reach,
     /// It offered an address that it may not.
     Offer,
+    /// It wanted more connections at once than a peer may have.
+    TooMany,
     /// Anything else.
     Other,
 }

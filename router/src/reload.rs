@@ -96,6 +96,7 @@ impl Running {
         let config = Arc::new(config);
         let old = self.config.replace(config.clone());
         self.shared.access.set(config.access_log);
+        self.shared.slots.set(config.max_connections);
         self.follow_profiles(&config).await;
         self.shared.change(|state| take_over(state, &config));
         link::take_over(&self.shared, &config);

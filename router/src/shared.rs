@@ -11,24 +11,25 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use karez_lifecycle::Shutdown;
 use karez_net::Net;
-use karez_router_config::RouterConfig;
 use karez_router_config::api::{Direction, DocumentStatus, LinkState, RefusalStatus};
+use karez_router_config::{Congestion, RouterConfig};
 use karez_topology::{
     Address, Arrival, Decision, Event, LinkId, Load, Message, NextHop, Outcome, RouterId, Site, Table,
     TargetId, To, Topology, decide, decide_onward,
 };
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access::AccessLog;
 use crate::connector::Connector;
-use crate::link::{ClientEndpoints, LiveLink};
+use crate::link::{ClientEndpoints, LiveLink, Settings};
 use crate::metrics::{Fault, Metrics};
 use crate::policy::Holders;
+use crate::slots::Slots;
 
-/// More carried connections than this wait to be accepted.
-const CONNECTIONS: usize = 16 * 1024;
+/// Connections carried at once before the document has said how many.
+const CONNECTIONS: u32 = 1024;
 
 /// Refused peers that are remembered for the status.
 const REFUSALS: usize = 32;
@@ -46,7 +47,7 @@ pub(crate) struct Shared {
     /// Carried connections.
     pub(crate) carried: TaskTracker,
     /// Bounds them.
-    pub(crate) slots: Arc<Semaphore>,
+    pub(crate) slots: Slots,
     pub(crate) client_endpoints: ClientEndpoints,
     /// SHA-256 of the certificate that the routers of this site know each other by, when it has several.
     pub(crate) own_certificate: ArcSwapOption<String>,
@@ -234,13 +235,21 @@ impl Shared {
             shutdown,
             force: CancellationToken::new(),
             carried: TaskTracker::new(),
-            slots: Arc::new(Semaphore::new(CONNECTIONS)),
+            slots: Slots::new(CONNECTIONS),
             client_endpoints: ClientEndpoints::default(),
             own_certificate: ArcSwapOption::empty(),
             stirred: Notify::new(),
             view: ArcSwap::default(),
             state: Mutex::new(State::new()),
             generation: watch::Sender::new(1),
+        }
+    }
+
+    /// How a link's connections are made.
+    pub(crate) fn settings(&self, congestion: Congestion) -> Settings {
+        Settings {
+            congestion,
+            streams: self.slots.limit(),
         }
     }
 

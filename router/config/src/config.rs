@@ -15,6 +15,8 @@ pub struct RouterConfig {
     pub site: SiteIdentity,
     /// The router's name, if the document gives one.
     pub router_id: Option<String>,
+    /// Connections of clients carried at once, and connections that each peer may have over its link at once.
+    pub max_connections: u32,
     /// How to link to the other routers of this site; the host has the address of each.
     pub peers: Option<LinkConfig>,
     /// TLS profiles by name.
@@ -89,7 +91,7 @@ pub struct AcceptConfig {
     pub tls: String,
     /// Which transports it takes.
     pub transport: Transport,
-    /// How QUIC finds out what the path takes.
+    /// How senders find out what the path takes.
     pub congestion: Congestion,
 }
 
@@ -108,7 +110,7 @@ pub struct LinkConfig {
     pub tls: String,
     /// Which transport carries it.
     pub transport: Transport,
-    /// How QUIC finds out what the path takes.
+    /// How senders find out what the path takes.
     pub congestion: Congestion,
     /// QUIC connections that it may have.
     pub connections: u16,

@@ -141,6 +141,10 @@ pub struct RouterSection {
     /// The other routers of this site, when it has several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peers: Option<PeersSection>,
+    /// Connections of clients that it carries at once, and connections that each peer may have over its link at once;
+    /// 32768 when absent.
+    #[serde(default, rename = "maxConnections", skip_serializing_if = "Option::is_none")]
+    pub max_connections: Option<u32>,
 }
 
 /// The other routers of a site: they link to each other, as interior routers.
@@ -187,8 +191,8 @@ pub struct AcceptSection {
     /// Which transports it takes; both when absent.
     #[serde(default, skip_serializing_if = "Transport::is_auto")]
     pub transport: Transport,
-    /// How QUIC finds out what the path takes.
-    #[serde(default, skip_serializing_if = "Congestion::is_cubic")]
+    /// How senders find out what the path takes.
+    #[serde(default, skip_serializing_if = "Congestion::is_auto")]
     pub congestion: Congestion,
 }
 
@@ -212,21 +216,23 @@ impl Transport {
     }
 }
 
-/// How QUIC finds out what the path takes.
+/// How senders find out what the path takes, over QUIC and over TLS alike.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Congestion {
-    /// By loss: best on clean and local paths.
+    /// By loss, as CUBIC, unless what is lost is lost at random.
     #[default]
+    Auto,
+    /// By loss, whatever the reason of it.
     Cubic,
-    /// By measured bandwidth and round trip: best where packets are lost at random.
+    /// By measured bandwidth and round trip.
     Bbr,
 }
 
 impl Congestion {
-    /// Whether it is what is used unless said otherwise.
-    pub fn is_cubic(&self) -> bool {
-        *self == Self::Cubic
+    /// Whether the router chooses.
+    pub fn is_auto(&self) -> bool {
+        *self == Self::Auto
     }
 }
 
@@ -303,8 +309,8 @@ pub struct LinkSection {
     /// Which transport carries it.
     #[serde(default, skip_serializing_if = "Transport::is_auto")]
     pub transport: Transport,
-    /// How QUIC finds out what the path takes.
-    #[serde(default, skip_serializing_if = "Congestion::is_cubic")]
+    /// How senders find out what the path takes.
+    #[serde(default, skip_serializing_if = "Congestion::is_auto")]
     pub congestion: Congestion,
     /// QUIC connections, each on a socket of its own, so that several cores work; 1 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]

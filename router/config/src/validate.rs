@@ -20,6 +20,10 @@ const ENTRIES: usize = 10_000;
 /// More connections a link would only take memory.
 const MOST_CONNECTIONS: u16 = 16;
 
+/// What a router carries at once unless the document says more, and the most that it may say.
+const CONNECTIONS: u32 = 32 * 1024;
+const MOST_CARRIED: u32 = 1 << 20;
+
 /// One thing that is wrong: the key path (list indices as `links.0.port`), what and the mend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -58,6 +62,7 @@ pub fn validate(document: &RouterDocument) -> Result<RouterConfig, Vec<Problem>>
             mode: document.router.mode,
         },
         router_id: document.router.id.clone(),
+        max_connections: check.max_connections(document.router.max_connections),
         tls,
         peers: check.peers(document),
         accepts: check.accepts(document),
@@ -328,6 +333,16 @@ impl Check {
             server_name: None,
             renewal: None,
         })
+    }
+
+    fn max_connections(&mut self, number: Option<u32>) -> u32 {
+        let number = number.unwrap_or(CONNECTIONS);
+        if !(1..=MOST_CARRIED).contains(&number) {
+            let message = format!("a router carries 1 to {MOST_CARRIED} connections at once");
+            let mend = "remember that each takes two files and some 16 KiB of memory";
+            self.problem("router.maxConnections", message, mend);
+        }
+        number
     }
 
     fn connections(&mut self, key: String, number: Option<u16>) -> u16 {

@@ -6,7 +6,7 @@ use karez_identity::TlsMaterial;
 use karez_router_config::{AcceptConfig, Transport};
 
 use super::transport::listener::Listener;
-use super::transport::quic::{QuicListener, QuicSettings};
+use super::transport::quic::QuicListener;
 use super::transport::tls::TlsListener;
 use crate::listener::endpoint;
 use crate::shared::Shared;
@@ -65,9 +65,10 @@ async fn bind_tls(
         let outside = shared.net.listen_tcp_at(SocketAddr::new(external, port)).await;
         sockets.extend(outside.map_err(|error| error.to_string())?.into_listeners());
     }
+    let settings = shared.settings(config.congestion);
     let made = sockets
         .into_iter()
-        .map(|socket| TlsListener::new(socket, material).map(Listener::Tls));
+        .map(|socket| TlsListener::new(socket, material, settings).map(Listener::Tls));
     made.collect::<Result<_, _>>()
         .map_err(|error| format!("{wanted}: {error}"))
 }
@@ -95,9 +96,7 @@ fn bind_quic(
         let outside = shared.net.bind_udp_at(SocketAddr::new(external, port));
         sockets.push(outside.map_err(|error| error.to_string())?);
     }
-    let settings = QuicSettings {
-        congestion: config.congestion,
-    };
+    let settings = shared.settings(config.congestion);
     let made = sockets
         .into_iter()
         .map(|socket| QuicListener::new(socket, material, settings).map(Listener::Quic));

@@ -26,8 +26,8 @@ use super::failure::{CloseCode, Failure, close, is_loss};
 use super::live::LiveLink;
 use super::reach::Reach;
 use super::session::streams;
-use super::transport::quic::{ClientEndpoints, QuicSettings};
-use super::transport::{Connection, SendStream, Stream, TransportKind, quic};
+use super::transport::quic::ClientEndpoints;
+use super::transport::{Connection, SendStream, Statistics, Stream, TransportKind, quic};
 use crate::policy::Admission;
 use crate::shared::Shared;
 use crate::wire::{Body, Control, Join, read_control, write_control};
@@ -73,6 +73,22 @@ impl Further {
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.connections.load().len()
+    }
+
+    /// What they and the first one have carried together; the rest is the first one's.
+    pub(crate) fn statistics(&self, first: Statistics) -> Statistics {
+        let further = self.connections.load();
+        further.iter().fold(first, |sum, connection| {
+            let more = connection.statistics();
+            Statistics {
+                packets_sent: sum.packets_sent + more.packets_sent,
+                packets_lost: sum.packets_lost + more.packets_lost,
+                congestion_window: sum.congestion_window + more.congestion_window,
+                bytes_sent: sum.bytes_sent + more.bytes_sent,
+                bytes_received: sum.bytes_received + more.bytes_received,
+                ..sum
+            }
+        })
     }
 
     fn add(&self, connection: &Arc<Connection>) {
@@ -185,9 +201,7 @@ async fn keep_one(reach: Arc<Reach>, link: Arc<LiveLink>) {
 async fn join(reach: &Reach, link: &LiveLink) -> Result<Connection, Failure> {
     let endpoint = ClientEndpoints::another_towards(link.remote);
     let endpoint = endpoint.map_err(|error| Failure::down(format!("cannot open a UDP socket: {error}")))?;
-    let settings = QuicSettings {
-        congestion: reach.config.congestion,
-    };
+    let settings = reach.shared.settings(reach.config.congestion);
     let connection = quic::dial(&endpoint, &reach.material, link.remote, settings).await?;
     let Stream {
         mut send,

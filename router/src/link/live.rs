@@ -73,9 +73,9 @@ impl LiveLink {
         self.connection.kind()
     }
 
-    /// How what carries it does.
+    /// How all that carries it does.
     pub(crate) fn statistics(&self) -> Statistics {
-        self.connection.statistics()
+        self.further.statistics(self.connection.statistics())
     }
 
     /// How many connections carry it.

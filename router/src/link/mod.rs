@@ -42,7 +42,8 @@ pub(crate) use transport::proxy::fuzz as fuzz_proxy;
 pub(crate) use transport::quic::ClientEndpoints;
 pub(crate) use transport::tls::fuzz as fuzz_frames;
 pub(crate) use transport::{
-    ConnectionError, RESET_CODE, ReadError, ReadExactError, RecvStream, SendStream, Stream, WriteError,
+    ConnectionError, RESET_CODE, ReadError, ReadExactError, RecvStream, SendStream, Settings, Stream,
+    WriteError,
 };
 
 /// What a failed QUIC connection means, in words for whoever looks.

@@ -163,9 +163,7 @@ impl Reach {
         let endpoint = self.shared.client_endpoints.towards(address);
         let endpoint =
             endpoint.map_err(|error| Failure::down(format!("cannot open a UDP socket: {error}")))?;
-        let settings = quic::QuicSettings {
-            congestion: self.config.congestion,
-        };
+        let settings = self.shared.settings(self.config.congestion);
         quic::dial(&endpoint, &self.material, address, settings)
             .await
             .map_err(|failure| self.named(failure))
@@ -181,7 +179,8 @@ impl Reach {
             port,
             proxy: proxy.map_err(|error| Failure::down(error.to_string()))?,
         };
-        let dialler = TlsDialler::new(&self.material, self.config.server_name.as_deref());
+        let settings = self.shared.settings(self.config.congestion);
+        let dialler = TlsDialler::new(&self.material, self.config.server_name.as_deref(), settings);
         let dialler = dialler.map_err(|error| self.named(Failure::refused(error.to_string())))?;
         let socket = route.connect().await;
         let socket = socket.map_err(|error| Failure::down(error.to_string()))?;

@@ -11,7 +11,7 @@
 //! What is told comes from the topology when the stream takes it: a slow peer gets the latest state, not a queue.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -465,6 +465,7 @@ pub(super) async fn streams(shared: &Arc<Shared>, link: &Arc<LiveLink>, connecti
     loop {
         match connection.accept().await {
             Ok(stream) => {
+                connection.serves(link.serving.load(Ordering::Relaxed));
                 shared
                     .carried
                     .spawn(stream::serve(shared.clone(), link.clone(), stream));

@@ -1,6 +1,7 @@
 //! Data streams: one for each carried connection, opened by a header and answered before data flows.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use karez_topology::{Address, Arrival};
@@ -121,6 +122,19 @@ pub(crate) async fn serve(shared: Arc<Shared>, link: Arc<LiveLink>, stream: Stre
         mut receive,
     } = stream;
     let _serving = Counted::new(Serving(link.clone()));
+    let limit = shared.slots.limit();
+    if link.serving.load(Ordering::Relaxed) > u64::from(limit) {
+        shared.metrics.refused(RefusedFor::TooMany);
+        let reason =
+            format!("the link carries {limit} connections already (router.maxConnections at its far end)");
+        tracing::debug!(
+            link = link.name,
+            peer = link.peer.name,
+            limit,
+            "a connection too many"
+        );
+        return answer_no(&mut send, &mut receive, &Answer::Refused(reason)).await;
+    }
     let header = timeout(HEADER_LIMIT, read_open(&mut receive)).await;
     let checked = header.map(|header| {
         let header = header?;
@@ -173,7 +187,11 @@ pub(crate) async fn serve(shared: Arc<Shared>, link: Arc<LiveLink>, stream: Stre
         Answer::Connected | Answer::ConnectedDatagrams | Answer::Refused(_) => Ending::Refused,
     };
     record.end(ending, Some(format!("{answer:?}")));
-    if write_answer(&mut send, &answer).await.is_ok() {
+    answer_no(&mut send, &mut receive, &answer).await;
+}
+
+async fn answer_no(send: &mut SendStream, receive: &mut RecvStream, answer: &Answer) {
+    if write_answer(send, answer).await.is_ok() {
         let _ = send.finish();
     }
     receive.stop(RESET_CODE);

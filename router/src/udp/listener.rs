@@ -200,7 +200,7 @@ impl Listener {
                 Err(TrySendError::Closed(held)) => held,
             },
         };
-        let Ok(slot) = self.shared.slots.clone().try_acquire_owned() else {
+        let Some(slot) = self.shared.slots.try_take() else {
             return metrics.dropped(Dropped::TooManySessions);
         };
         let (queue, waiting) = mpsc::channel(WAITING);

@@ -204,6 +204,7 @@ pub(crate) fn site_document(site: &SiteFacts, credentials: &Credentials) -> Rout
             id: None,
             mode: site.mode,
             peers: None,
+            max_connections: None,
         },
         tls,
         accept,

@@ -40,6 +40,9 @@ pub(crate) struct Options {
     /// Keys added to the near router's link, for instance `, congestion: bbr`.
     #[arg(long, default_value = "")]
     pub(crate) link_keys: String,
+    /// Keys added to the port where the far router takes links, for instance `, congestion: bbr`.
+    #[arg(long, default_value = "")]
+    pub(crate) accept_keys: String,
     /// What `cargo bench` hands to every target.
     #[arg(long, hide = true)]
     pub(crate) bench: bool,

@@ -20,12 +20,14 @@ pub(crate) mod listener;
 pub(crate) mod proxy;
 pub(crate) mod quic;
 pub(crate) mod route;
+mod tcp;
 pub(crate) mod tls;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use karez_router_config::Congestion;
 use rustls::pki_types::CertificateDer;
 
 pub(crate) use error::{
@@ -51,6 +53,23 @@ impl TransportKind {
             Self::Quic => "quic",
             Self::Tls => "tls",
         }
+    }
+}
+
+/// How a connection is made, whatever the transport.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    /// How it finds out what the path takes.
+    pub(crate) congestion: Congestion,
+    /// Streams that the peer may have open at once.
+    pub(crate) streams: u32,
+}
+
+impl Settings {
+    /// Streams that the transport takes: a few more, since it hears of ended ones late. So the peer is refused with a
+    /// reason before it is made to wait without one.
+    fn streams_taken(self) -> u32 {
+        self.streams + self.streams / 4 + 64
     }
 }
 
@@ -123,6 +142,14 @@ impl Connection {
         match self {
             Self::Quic(connection) => connection.accept().await,
             Self::Tls(connection) => connection.accept().await,
+        }
+    }
+
+    /// The peer has so many streams open; room is made for more where there is little at first.
+    pub(crate) fn serves(&self, open: u64) {
+        match self {
+            Self::Quic(connection) => connection.serves(open),
+            Self::Tls(_) => {}
         }
     }
 

@@ -16,7 +16,7 @@ pub(super) async fn start(
     options: &Options,
     transport: &str,
 ) -> anyhow::Result<Started> {
-    let far = run(setting, options, Side::Far, ("far", &far_document(setting)))?;
+    let far = run(setting, options, Side::Far, ("far", &far_document(setting, options)))?;
     let document = near_document(setting, &format!(", transport: {transport}{}", options.link_keys));
     let near = run(setting, options, Side::Near, ("near", &document))?;
     if accepted(setting).await {
@@ -60,9 +60,10 @@ async fn accepted(setting: &Setting<'_>) -> bool {
     false
 }
 
-fn far_document(setting: &Setting<'_>) -> String {
+fn far_document(setting: &Setting<'_>, options: &Options) -> String {
     let target = setting.arena.local_server();
-    pair::far_document(setting.folder, setting.between, &setting.token, target)
+    let document = pair::far_document(setting.folder, setting.between, &setting.token, target);
+    document.replace("tls: server}", &format!("tls: server{}}}", options.accept_keys))
 }
 
 fn near_document(setting: &Setting<'_>, keys: &str) -> String {

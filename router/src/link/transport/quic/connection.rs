@@ -1,14 +1,17 @@
 //! A QUIC connection and its streams, as [`super::super::Connection`] has them.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 use quinn::VarInt;
 use rustls::pki_types::CertificateDer;
 
+use super::endpoint::FIRST_STREAMS;
 use crate::link::transport::{
-    ConnectionError, DatagramError, Party, ReadError, ReadExactError, RecvStream, SendStream, Statistics,
-    Stream, WriteError,
+    ConnectionError, DatagramError, Party, ReadError, ReadExactError, RecvStream, SendStream, Settings,
+    Statistics, Stream, WriteError,
 };
 
 /// QUIC's code of a server that takes no connection.
@@ -18,7 +21,14 @@ const CRYPTO_ERROR: u64 = 0x100;
 
 /// A QUIC connection.
 #[derive(Clone, Debug)]
-pub(crate) struct QuicConnection(pub(super) quinn::Connection);
+pub(crate) struct QuicConnection(quinn::Connection, Arc<Room>);
+
+/// Streams that the peer may have open.
+#[derive(Debug)]
+struct Room {
+    now: AtomicU32,
+    most: u32,
+}
 
 /// The half of a QUIC stream that we write to.
 #[derive(Debug)]
@@ -29,6 +39,23 @@ pub(crate) struct QuicSend(quinn::SendStream);
 pub(crate) struct QuicReceive(quinn::RecvStream);
 
 impl QuicConnection {
+    pub(super) fn new(connection: quinn::Connection, settings: Settings) -> Self {
+        let most = settings.streams_taken();
+        let now = AtomicU32::new(most.min(FIRST_STREAMS));
+        Self(connection, Arc::new(Room { now, most }))
+    }
+
+    /// Doubles the room when half of it is taken. Only the task that accepts streams calls this.
+    pub(crate) fn serves(&self, open: u64) {
+        let now = self.1.now.load(Ordering::Relaxed);
+        if open < u64::from(now / 2) || now == self.1.most {
+            return;
+        }
+        let more = now.saturating_mul(2).min(self.1.most);
+        self.1.now.store(more, Ordering::Relaxed);
+        self.0.set_max_concurrent_bi_streams(VarInt::from_u32(more));
+    }
+
     pub(crate) async fn open(&self) -> Result<Stream, ConnectionError> {
         Ok(stream(self.0.open_bi().await?))
     }

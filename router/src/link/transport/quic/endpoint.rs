@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use karez_identity::{LINK_SERVER_NAME, TlsMaterial};
 use karez_router_config::Congestion;
-use quinn::congestion::{BbrConfig, CubicConfig};
+use quinn::congestion::{BbrConfig, ControllerFactory, CubicConfig};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::crypto::{CryptoError, HmacKey};
 use quinn::{
@@ -15,9 +15,10 @@ use quinn::{
 };
 use sha2::{Digest, Sha256};
 
+use super::congestion::TolerantConfig;
 use super::connection::QuicConnection;
 use crate::link::failure::Failure;
-use crate::link::transport::{Connection, ConnectionError, CryptoSetupError};
+use crate::link::transport::{Connection, ConnectionError, CryptoSetupError, Settings};
 use crate::wire;
 
 /// What one carried connection may have in flight: what a slow reader can hold back.
@@ -28,8 +29,8 @@ const LINK_WINDOW: u32 = 64 << 20;
 const SEND_WINDOW: u64 = 32 << 20;
 /// Datagrams that wait to be read or sent, in bytes; when there are more the oldest are dropped.
 const DATAGRAMS: usize = 1 << 20;
-/// Connections carried at once over one link.
-const STREAMS: u32 = 8192;
+/// Streams that a peer may open at first: quinn keeps room for all that it may, so it may more once it has many.
+pub(super) const FIRST_STREAMS: u32 = 512;
 /// A silent peer is gone after this.
 const IDLE: Duration = Duration::from_secs(10);
 /// How often a quiet link says that it lives.
@@ -48,14 +49,7 @@ const ACK_EVERY: u32 = 10;
 /// Kernel buffers of a link's socket: a burst must not be dropped before it is read.
 const SOCKET_BUFFER: usize = 4 << 20;
 
-/// How a connection's packets are sent.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct QuicSettings {
-    /// How it finds out what the path takes.
-    pub(crate) congestion: Congestion,
-}
-
-fn transport(largest_packet: u16, settings: QuicSettings) -> Arc<TransportConfig> {
+fn transport(largest_packet: u16, settings: Settings) -> Arc<TransportConfig> {
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(largest_packet);
     let mut acks = AckFrequencyConfig::default();
@@ -63,7 +57,7 @@ fn transport(largest_packet: u16, settings: QuicSettings) -> Arc<TransportConfig
     acks.ack_eliciting_threshold(VarInt::from_u32(ACK_EVERY));
     let mut config = TransportConfig::default();
     config
-        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS))
+        .max_concurrent_bidi_streams(VarInt::from_u32(settings.streams_taken().min(FIRST_STREAMS)))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .receive_window(VarInt::from_u32(LINK_WINDOW))
@@ -77,10 +71,12 @@ fn transport(largest_packet: u16, settings: QuicSettings) -> Arc<TransportConfig
             u32::try_from(IDLE.as_millis()).unwrap_or(u32::MAX),
         ))))
         .mtu_discovery_config(Some(mtu));
-    match settings.congestion {
-        Congestion::Cubic => config.congestion_controller_factory(Arc::new(CubicConfig::default())),
-        Congestion::Bbr => config.congestion_controller_factory(Arc::new(BbrConfig::default())),
+    let controllers: Arc<dyn ControllerFactory + Send + Sync> = match settings.congestion {
+        Congestion::Auto => Arc::new(TolerantConfig::default()),
+        Congestion::Cubic => Arc::new(CubicConfig::default()),
+        Congestion::Bbr => Arc::new(BbrConfig::default()),
     };
+    config.congestion_controller_factory(controllers);
     Arc::new(config)
 }
 
@@ -112,20 +108,20 @@ pub(crate) async fn dial(
     endpoint: &Endpoint,
     profile: &TlsMaterial,
     peer: SocketAddr,
-    settings: QuicSettings,
+    settings: Settings,
 ) -> Result<Connection, Failure> {
     let config =
         client_config(profile, peer, settings).map_err(|error| Failure::refused(error.to_string()))?;
     let connecting = endpoint.connect_with(config, peer, LINK_SERVER_NAME);
     let connecting = connecting.map_err(|error| Failure::down(format!("cannot dial {peer}: {error}")))?;
     let connection = connecting.await.map_err(ConnectionError::from)?;
-    Ok(Connection::Quic(QuicConnection(connection)))
+    Ok(Connection::Quic(QuicConnection::new(connection, settings)))
 }
 
 fn client_config(
     profile: &TlsMaterial,
     peer: SocketAddr,
-    settings: QuicSettings,
+    settings: Settings,
 ) -> Result<ClientConfig, CryptoSetupError> {
     let tls = karez_identity::client_config(profile, &[wire::ALPN])?;
     let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
@@ -136,7 +132,7 @@ fn client_config(
 /// What an accepting port uses until a peer is known; [`towards`] is for one that is.
 pub(super) fn server_config(
     profile: &TlsMaterial,
-    settings: QuicSettings,
+    settings: Settings,
 ) -> Result<ServerConfig, CryptoSetupError> {
     let tls = karez_identity::server_config(profile, &[wire::ALPN])?;
     let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
@@ -147,7 +143,7 @@ pub(super) fn server_config(
 }
 
 /// The same for one peer: with what the way to it takes.
-pub(super) fn towards(config: &ServerConfig, peer: SocketAddr, settings: QuicSettings) -> ServerConfig {
+pub(super) fn towards(config: &ServerConfig, peer: SocketAddr, settings: Settings) -> ServerConfig {
     let mut config = config.clone();
     config.transport_config(transport(largest_packet(peer), settings));
     config

@@ -9,8 +9,8 @@ use quinn::{Endpoint, Incoming, ServerConfig};
 use tokio::net::UdpSocket;
 
 use super::connection::QuicConnection;
-use super::endpoint::{QuicSettings, server_config, server_endpoint, towards};
-use crate::link::transport::{Connection, ConnectionError, CryptoSetupError};
+use super::endpoint::{server_config, server_endpoint, towards};
+use crate::link::transport::{Connection, ConnectionError, CryptoSetupError, Settings};
 
 /// A bound UDP port that takes connections; clones are the same port.
 #[derive(Clone)]
@@ -19,7 +19,7 @@ pub(crate) struct QuicListener(Arc<Port>);
 struct Port {
     endpoint: Endpoint,
     config: ArcSwap<ServerConfig>,
-    settings: QuicSettings,
+    settings: Settings,
 }
 
 /// A peer that wants to connect.
@@ -33,7 +33,7 @@ impl QuicListener {
     pub(crate) fn new(
         socket: UdpSocket,
         profile: &TlsMaterial,
-        settings: QuicSettings,
+        settings: Settings,
     ) -> Result<Self, CryptoSetupError> {
         let config = server_config(profile, settings)?;
         Ok(Self(Arc::new(Port {
@@ -100,6 +100,6 @@ impl QuicIncoming {
         let Self { incoming, port } = self;
         let config = towards(&port.config.load(), incoming.remote_address(), port.settings);
         let connection = incoming.accept_with(Arc::new(config))?.await?;
-        Ok(Connection::Quic(QuicConnection(connection)))
+        Ok(Connection::Quic(QuicConnection::new(connection, port.settings)))
     }
 }

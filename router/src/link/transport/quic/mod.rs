@@ -1,9 +1,10 @@
 //! QUIC over UDP (quinn).
 
+mod congestion;
 mod connection;
 mod endpoint;
 mod listener;
 
 pub(crate) use connection::{QuicConnection, QuicReceive, QuicSend};
-pub(crate) use endpoint::{ClientEndpoints, QuicSettings, dial};
+pub(crate) use endpoint::{ClientEndpoints, dial};
 pub(crate) use listener::{QuicIncoming, QuicListener};

@@ -14,7 +14,7 @@ use subtle::ConstantTimeEq;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-use super::super::{Connection, ConnectionError};
+use super::super::{Connection, ConnectionError, Settings};
 use super::ALPN;
 use super::buffer::Size;
 use super::connection::Shared;
@@ -35,6 +35,7 @@ struct Port {
     listener: TcpListener,
     config: ArcSwap<ServerConfig>,
     links: Mutex<HashMap<[u8; 16], Weak<Shared>>>,
+    settings: Settings,
 }
 
 /// A peer that wants to connect.
@@ -58,11 +59,16 @@ fn config(profile: &TlsMaterial) -> Result<Arc<ServerConfig>, TlsError> {
 
 impl TlsListener {
     /// Takes connections on a bound socket.
-    pub(crate) fn new(listener: TcpListener, profile: &TlsMaterial) -> Result<Self, TlsError> {
+    pub(crate) fn new(
+        listener: TcpListener,
+        profile: &TlsMaterial,
+        settings: Settings,
+    ) -> Result<Self, TlsError> {
         Ok(Self(Arc::new(Port {
             listener,
             config: ArcSwap::new(config(profile)?),
             links: Mutex::default(),
+            settings,
         })))
     }
 
@@ -111,10 +117,10 @@ impl TlsIncoming {
 }
 
 async fn meet(port: &Arc<Port>, socket: TcpStream) -> Result<Option<Connection>, ConnectionError> {
-    prepare(&socket);
+    prepare(&socket, port.settings);
     let secured = handshake::server(socket, port.config.load_full()).await?;
     // Most connections are links or lanes of links with several; a lane's buffers are lent later.
-    let mut greeter = Greeter::new(secured, Size::Large)?;
+    let mut greeter = Greeter::new(secured, Size::Large, port.settings)?;
     let greeting = greeter.hear().await?;
     match greeting.purpose {
         Purpose::Link => {

@@ -12,7 +12,7 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::super::{Connection, ConnectionError};
+use super::super::{Connection, ConnectionError, Settings};
 use super::ALPN;
 use super::buffer::Size;
 use super::connection::Parts;
@@ -32,11 +32,16 @@ pub(crate) struct TlsDialler {
     config: Arc<ClientConfig>,
     /// The server name that is sent.
     name: ServerName<'static>,
+    settings: Settings,
 }
 
 impl TlsDialler {
     /// Prepares a profile; an ingress may want another server name than a link's certificate has.
-    pub(crate) fn new(profile: &TlsMaterial, sent: Option<&str>) -> Result<Self, TlsError> {
+    pub(crate) fn new(
+        profile: &TlsMaterial,
+        sent: Option<&str>,
+        settings: Settings,
+    ) -> Result<Self, TlsError> {
         let mut config = match sent {
             None => karez_identity::client_config(profile, &[ALPN])?,
             Some(_) => karez_identity::fronted_client_config(profile, &[ALPN])?,
@@ -46,6 +51,7 @@ impl TlsDialler {
         Ok(Self {
             config: Arc::new(config),
             name: name.map_err(|error| TlsError::Authority(error.to_string()))?,
+            settings,
         })
     }
 
@@ -95,8 +101,8 @@ impl TlsDialler {
     }
 
     async fn secure(&self, socket: TcpStream, size: Size) -> Result<Greeter, ConnectionError> {
-        prepare(&socket);
+        prepare(&socket, self.settings);
         let secured = handshake::client(socket, self.config.clone(), self.name.clone()).await?;
-        Greeter::new(secured, size)
+        Greeter::new(secured, size, self.settings)
     }
 }

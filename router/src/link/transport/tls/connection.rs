@@ -22,6 +22,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::super::error::{ConnectionError, Party};
+use super::super::tcp::Watch;
 use super::buffer::Size;
 use super::frame::ProtocolError;
 use super::greeting::Ticket;
@@ -68,6 +69,9 @@ pub(super) struct Shared {
     round_trip: AtomicU64,
     pub(super) sent: AtomicU64,
     pub(super) received: AtomicU64,
+    /// What lanes carried, apart: the connection itself may be silent meanwhile.
+    pub(super) lanes_sent: AtomicU64,
+    pub(super) lanes_received: AtomicU64,
     started: Instant,
 }
 
@@ -95,6 +99,8 @@ impl Shared {
             round_trip: AtomicU64::new(micros(round_trip)),
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
+            lanes_sent: AtomicU64::new(0),
+            lanes_received: AtomicU64::new(0),
             started: Instant::now(),
         }
     }
@@ -179,7 +185,12 @@ fn micros(duration: Duration) -> u64 {
 }
 
 /// Hands what is to be said to the socket, until the connection ends.
-pub(super) async fn write(shared: Arc<Shared>, mut socket: OwnedWriteHalf, mut sealer: Sealer) {
+pub(super) async fn write(
+    shared: Arc<Shared>,
+    mut socket: OwnedWriteHalf,
+    mut sealer: Sealer,
+    mut watch: Watch,
+) {
     let mut alive = tokio::time::interval(KEEP_ALIVE);
     let mut sent = 0;
     loop {
@@ -197,7 +208,7 @@ pub(super) async fn write(shared: Arc<Shared>, mut socket: OwnedWriteHalf, mut s
         }
         let flushed = tokio::select! {
             biased;
-            flushed = flush(&shared, &mut socket, &mut sealer) => flushed,
+            flushed = flush(&shared, &mut socket, &mut sealer, &mut watch) => flushed,
             () = linger(&shared) => return,
         };
         if let Err(error) = flushed {
@@ -216,7 +227,12 @@ async fn linger(shared: &Shared) {
 }
 
 /// Writes until nothing is left to write.
-async fn flush(shared: &Shared, socket: &mut OwnedWriteHalf, sealer: &mut Sealer) -> Result<(), String> {
+async fn flush(
+    shared: &Shared,
+    socket: &mut OwnedWriteHalf,
+    sealer: &mut Sealer,
+    watch: &mut Watch,
+) -> Result<(), String> {
     loop {
         let (batch, waited) = shared.with(|state| {
             state.mux.pump(&mut state.out);
@@ -233,8 +249,10 @@ async fn flush(shared: &Shared, socket: &mut OwnedWriteHalf, sealer: &mut Sealer
         };
         let place = batch.seal(sealer).map_err(|error| error.to_string())?;
         shared.sent.fetch_add(place.len() as u64, Ordering::Relaxed);
+        let bytes = place.len();
         let written = socket.write_all(batch.bytes(place)).await;
         written.map_err(|error| error.to_string())?;
+        watch.sent(socket.as_ref(), bytes);
     }
 }
 

@@ -19,6 +19,7 @@ use bytes::{Buf, Bytes};
 use tokio::io::AsyncWrite;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
+use super::super::tcp::Watch;
 use super::buffer::Size;
 use super::frame::{Frame, Frames, HEADER, Output, ProtocolError, data_header};
 use super::incoming::{Incoming, Opening};
@@ -46,15 +47,17 @@ pub(super) struct LaneSend {
     out: Outgoing,
     /// Sealed, on its way into the socket.
     batch: Option<(Batch, Range<usize>)>,
+    watch: Watch,
 }
 
 impl LaneSend {
-    pub(super) fn new(socket: OwnedWriteHalf, sealer: Sealer) -> Self {
+    pub(super) fn new(socket: OwnedWriteHalf, sealer: Sealer, watch: Watch) -> Self {
         Self {
             socket,
             sealer,
             out: Outgoing::new(Size::Large),
             batch: None,
+            watch,
         }
     }
 
@@ -110,6 +113,7 @@ impl LaneSend {
             if written == 0 {
                 return Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero).into()));
             }
+            self.watch.sent(self.socket.as_ref(), written);
             place.start += written;
             if place.start >= place.end {
                 self.batch = None;

@@ -33,7 +33,7 @@ mod tests;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 
 use rustls::pki_types::CertificateDer;
@@ -143,13 +143,15 @@ impl TlsConnection {
         self.0.shared.peer.clone()
     }
 
-    /// How it is doing; what only the kernel knows stays 0.
+    /// How it and its lanes are doing; what only the kernel knows stays 0.
     pub(crate) fn statistics(&self) -> Statistics {
         let shared = &self.0.shared;
+        let both =
+            |one: &AtomicU64, other: &AtomicU64| one.load(Ordering::Relaxed) + other.load(Ordering::Relaxed);
         Statistics {
             round_trip: shared.round_trip(),
-            bytes_sent: shared.sent.load(Ordering::Relaxed),
-            bytes_received: shared.received.load(Ordering::Relaxed),
+            bytes_sent: both(&shared.sent, &shared.lanes_sent),
+            bytes_received: both(&shared.received, &shared.lanes_received),
             ..Statistics::default()
         }
     }

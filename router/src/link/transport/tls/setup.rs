@@ -12,7 +12,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
-use super::super::{ConnectionError, Party};
+use super::super::tcp::{self, Watch};
+use super::super::{ConnectionError, Party, Settings};
 use super::TlsConnection;
 use super::buffer::Size;
 use super::connection::{IDLE, Parts, Shared, alerted, read, write};
@@ -26,32 +27,27 @@ use super::record::{DATA, HEADER, Sealer, TRAILER};
 
 /// What peers may send us without an answer: little for each stream at first, since it grows for those that need it,
 /// and a bound for all together, which is the bound of a link's memory.
-pub(super) const LIMITS: Limits = Limits {
-    stream_window: 64 << 10,
-    connection_window: 32 << 20,
-    streams: 8192,
-};
+fn limits(settings: Settings) -> Limits {
+    Limits {
+        stream_window: 64 << 10,
+        connection_window: 32 << 20,
+        streams: settings.streams_taken(),
+    }
+}
 /// What the kernel may hold unsent of a multiplexed connection: more would only make small messages wait.
 const UNSENT: u32 = 256 << 10;
 /// A silent lane's peer is asked whether it lives after this.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// Makes a socket fit for links. All of it is best effort: a kernel that refuses something still carries.
-pub(super) fn prepare(socket: &TcpStream) {
+pub(super) fn prepare(socket: &TcpStream, settings: Settings) {
     let _ = socket.set_nodelay(true);
     let socket2 = SockRef::from(socket);
     let keep_alive = TcpKeepalive::new()
         .with_time(KEEP_ALIVE)
         .with_interval(KEEP_ALIVE / 4);
     let _ = socket2.set_tcp_keepalive(&keep_alive);
-    // Where nothing is lost, pacing and probing for bandwidth only cost: BBR halves what loopback carries.
-    let is_local =
-        |remote: SocketAddr, local: SocketAddr| remote.ip().is_loopback() || remote.ip() == local.ip();
-    if let (Ok(remote), Ok(local)) = (socket.peer_addr(), socket.local_addr())
-        && is_local(remote, local)
-    {
-        let _ = socket2.set_tcp_congestion(b"cubic");
-    }
+    tcp::begin(socket, settings.congestion);
 }
 
 /// A secured connection whose peer has not said yet what it is for.
@@ -62,10 +58,11 @@ pub(super) struct Greeter {
     pub(super) incoming: Incoming,
     pub(super) remote: SocketAddr,
     pub(super) peer: Option<CertificateDer<'static>>,
+    settings: Settings,
 }
 
 impl Greeter {
-    pub(super) fn new(secured: Secured, size: Size) -> Result<Self, ConnectionError> {
+    pub(super) fn new(secured: Secured, size: Size, settings: Settings) -> Result<Self, ConnectionError> {
         let remote = secured.socket.peer_addr().map_err(lost)?;
         let (reader, writer) = secured.socket.into_split();
         Ok(Self {
@@ -75,13 +72,14 @@ impl Greeter {
             incoming: Incoming::new(secured.opener, size, &secured.early),
             remote,
             peer: secured.peer,
+            settings,
         })
     }
 
     /// A greeting, sealed.
     pub(super) fn seal(&mut self, purpose: Purpose) -> Result<Vec<u8>, ConnectionError> {
         let greeting = Greeting {
-            limits: LIMITS,
+            limits: limits(self.settings),
             purpose,
         };
         let mut record = [&[0; HEADER][..], &greeting.encode(), &[0; TRAILER]].concat();
@@ -124,8 +122,9 @@ impl Greeter {
 
     /// Makes a lane of it.
     pub(super) fn into_parts(self) -> Parts {
+        let watch = Watch::new(self.settings.congestion);
         Parts {
-            send: Some(LaneSend::new(self.writer, self.sealer)),
+            send: Some(LaneSend::new(self.writer, self.sealer, watch)),
             receive: Some(LaneReceive::new(self.reader, self.incoming)),
         }
     }
@@ -144,9 +143,10 @@ impl Greeter {
         // The peer always reads. A lane's may take its time, which this would not allow.
         let _ = socket.set_tcp_user_timeout(Some(IDLE));
         self.incoming.set_size(Size::Small);
-        let mux = Mux::new(side, LIMITS, theirs);
+        let mux = Mux::new(side, limits(self.settings), theirs);
         let shared = Arc::new(Shared::new(mux, self.remote, self.peer, ticket, round_trip));
-        tokio::spawn(write(shared.clone(), self.writer, self.sealer));
+        let watch = Watch::new(self.settings.congestion);
+        tokio::spawn(write(shared.clone(), self.writer, self.sealer, watch));
         tokio::spawn(read(shared.clone(), self.reader, self.incoming));
         tokio::spawn(keep(shared.clone(), dialler));
         (TlsConnection::new(shared.clone()), shared)

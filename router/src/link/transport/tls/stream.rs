@@ -8,6 +8,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -159,7 +160,8 @@ impl TlsSend {
                 if chunks.iter().all(Bytes::is_empty) {
                     return Ok(());
                 }
-                if lane.fill(id, chunks).is_ok() {
+                if let Ok(taken) = lane.fill(id, chunks) {
+                    shared.lanes_sent.fetch_add(taken as u64, Ordering::Relaxed);
                     continue;
                 }
             }
@@ -373,7 +375,13 @@ impl TlsReceive {
             return self.lane_broke();
         }
         match lane.poll_read(id, chunks, context) {
-            Poll::Ready(Ok(LaneRead::Filled(filled))) => Poll::Ready(Ok(Some(filled))),
+            Poll::Ready(Ok(LaneRead::Filled(filled))) => {
+                let received: usize = chunks.iter().take(filled).map(Bytes::len).sum();
+                shared
+                    .lanes_received
+                    .fetch_add(received as u64, Ordering::Relaxed);
+                Poll::Ready(Ok(Some(filled)))
+            }
             Poll::Ready(Ok(LaneRead::Ended)) => {
                 if let Some((lane, receive)) = self.lane.take() {
                     shared.with(|state| {

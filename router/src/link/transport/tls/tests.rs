@@ -6,14 +6,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use karez_identity::{Authority, LINK_SERVER_NAME, Subject, TlsMaterial, Usage};
+use karez_router_config::Congestion;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use super::*;
-use crate::link::transport::{Connection, Party, ReadError, ReadExactError, WriteError};
+use crate::link::transport::{Connection, Party, ReadError, ReadExactError, Settings, WriteError};
 
 const DAY: Duration = Duration::from_secs(86_400);
+const SETTINGS: Settings = Settings {
+    congestion: Congestion::Auto,
+    streams: 1024,
+};
 /// Nothing here takes nearly so long.
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -52,7 +57,7 @@ struct Pair {
 
 async fn listen(site: &Site) -> TlsListener {
     let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    TlsListener::new(socket, &site.material(LINK_SERVER_NAME, Usage::Server)).expect("usable")
+    TlsListener::new(socket, &site.material(LINK_SERVER_NAME, Usage::Server), SETTINGS).expect("usable")
 }
 
 async fn pair() -> Pair {
@@ -60,7 +65,7 @@ async fn pair() -> Pair {
     let listener = listen(&site).await;
     let address = listener.local_address().expect("bound");
     let redial: Redial = Arc::new(move || Box::pin(TcpStream::connect(address)));
-    let dialler = TlsDialler::new(&site.material("edge", Usage::Client), None).expect("usable");
+    let dialler = TlsDialler::new(&site.material("edge", Usage::Client), None, SETTINGS).expect("usable");
     let dial = async {
         let socket = TcpStream::connect(address).await.expect("it listens");
         dialler
@@ -494,7 +499,7 @@ async fn broken(garbage: bool) -> (ConnectionError, ConnectionError) {
     let listener = listen(&site).await;
     let (tell, when) = tokio::sync::oneshot::channel();
     let address = between(listener.clone(), garbage, when).await;
-    let dialler = TlsDialler::new(&site.material("edge", Usage::Client), None).expect("usable");
+    let dialler = TlsDialler::new(&site.material("edge", Usage::Client), None, SETTINGS).expect("usable");
     let dial = async {
         let socket = TcpStream::connect(address).await.expect("it listens");
         dialler.connect(socket, None).await.expect("they know each other")
@@ -526,13 +531,13 @@ async fn refused(ours: &Site, theirs: &Site, name: &str) -> (ConnectionError, Co
     let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let mut material = theirs.material(name, Usage::Server);
     material.ca = theirs.material("x", Usage::Client).ca;
-    let listener = TlsListener::new(socket, &material).expect("usable");
+    let listener = TlsListener::new(socket, &material, SETTINGS).expect("usable");
     let address = listener.local_address().expect("bound");
     let mut mine = ours.material("edge", Usage::Client);
     if name == LINK_SERVER_NAME {
         mine.ca = theirs.material("x", Usage::Client).ca;
     }
-    let dialler = TlsDialler::new(&mine, None).expect("usable");
+    let dialler = TlsDialler::new(&mine, None, SETTINGS).expect("usable");
     let dial = async {
         let socket = TcpStream::connect(address).await.expect("it listens");
         dialler.connect(socket, None).await.map(drop)
