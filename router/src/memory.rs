@@ -68,7 +68,9 @@ mod tests {
     #[test]
     fn memory_is_given_back_once_after_each_ebb() {
         let mut ebb = Ebb::default();
-        let seen = [0, 9_000, 10_000, 6_000, 1_000, 10, 0, 0, 0, 100, 0, 0, 400, 390, 0, 0];
+        let seen = [
+            0, 9_000, 10_000, 6_000, 1_000, 10, 0, 0, 0, 100, 0, 0, 400, 390, 0, 0,
+        ];
         let given: Vec<usize> = seen
             .into_iter()
             .enumerate()

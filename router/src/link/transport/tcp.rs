@@ -3,7 +3,12 @@
 //! Where nothing is lost CUBIC carries most: BBR paces and probes, which halves what loopback carries. Where packets are
 //! lost at random BBR carries a multiple: CUBIC takes each loss for a full path. So `auto` begins with CUBIC, whatever the
 //! system's default is, and [`Watch`] moves a connection to BBR once it has lost packets though no queue stands on
-//! its path: measured on a 1,500-byte path with 1 % loss, CUBIC carries a tenth of what BBR does. A connection stays on BBR.
+//! its path. A connection stays on BBR.
+//!
+//! A packet lost at the end of what is under way is only noticed when a timer runs out, which Linux sets to no less than
+//! 200 ms: on a short path that loses one packet in a hundred this, not the congestion control, is what a connection
+//! mostly does. So a connection that loses at random also gets a shorter least timer. Measured on a 1,500-byte path
+//! with 1 % loss (Gbit/s, one plain connection): CUBIC .05, BBR .17, CUBIC and 5 ms .12, BBR and 5 ms .31, BBR and 10 ms .29.
 //!
 //! All of it is best effort: a kernel without BBR, or that does not let us choose it (`net.ipv4.tcp_allowed_congestion_control`),
 //! still carries.
@@ -24,6 +29,11 @@ const SEGMENTS: u32 = 500;
 const LOST: u32 = 200;
 /// A round trip longer than one and a half of the shortest, and this, says that a queue stands.
 const QUEUE: Duration = Duration::from_millis(5);
+
+/// The least time after which what was not acknowledged is sent again, where packets are lost at random.
+const AGAIN: Duration = Duration::from_millis(10);
+/// `TCP_RTO_MIN_US` of `linux/tcp.h`, since Linux 6.15.
+const LEAST_TIMER: libc::c_int = 45;
 
 const CUBIC: &[u8] = b"cubic";
 const BBR: &[u8] = b"bbr";
@@ -83,6 +93,7 @@ impl Watch {
             Some(known) if self.loses(known) => {
                 self.watching = false;
                 let moved = SockRef::from(socket).set_tcp_congestion(BBR);
+                shorten_timer(socket);
                 tracing::debug!(
                     remote = ?socket.peer_addr().ok(),
                     round_trip = ?known.round_trip,
@@ -104,6 +115,24 @@ impl Watch {
         self.seen = known.counts;
         again >= segments / LOST && known.round_trip <= known.least * 3 / 2 + QUEUE
     }
+}
+
+/// Sets the least timer. A kernel before Linux 6.15 refuses, and keeps its own.
+fn shorten_timer(socket: &TcpStream) {
+    let Ok(micros) = libc::c_int::try_from(AGAIN.as_micros()) else {
+        return;
+    };
+    let length = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(0);
+    // SAFETY: `micros` is readable for `length` bytes, and the kernel keeps no reference. No safe interface has the option.
+    let _ = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            LEAST_TIMER,
+            (&raw const micros).cast(),
+            length,
+        )
+    };
 }
 
 /// Asks the kernel.

@@ -11,6 +11,10 @@
 //!  smoothed and least round trip ──▶ is a queue standing? ┘─▶ otherwise: CUBIC, as ever
 //! ```
 //!
+//! After a cut CUBIC needs seconds to grow back what a loss-free path would have told it in a few round trips. While no
+//! queue stands the window therefore grows by at least a thirty-second each round trip (BBR probes for about as
+//! much), and doubles while it is tiny.
+//!
 //! A loss is random when few of the latest packets were lost *and* no queue stands on the path. The share that is borne,
 //! 2.5 %, is about what BBR bears since its third version: a shallow buffer that overflows loses more and is heeded;
 //! a deep one shows in the round trip before it overflows. Marks of congestion (ECN) and persistent congestion are
@@ -32,6 +36,13 @@ const FEW: u64 = 2;
 /// A round trip longer than one and a half of the shortest, and this, says that a queue stands.
 const QUEUE: Duration = Duration::from_millis(5);
 
+/// While no queue stands the window grows by one in so many of what is acknowledged.
+const GROWTH: u64 = 32;
+/// And by all of it while fewer packets than these may be under way.
+const TINY: u64 = 64;
+/// What is left of the window after a loss that is heeded: CUBIC's own share, in tenths.
+const LEFT: u64 = 7;
+
 /// Makes [`Tolerant`] controllers.
 #[derive(Debug, Default)]
 pub(super) struct TolerantConfig(Arc<CubicConfig>);
@@ -42,6 +53,8 @@ impl ControllerFactory for TolerantConfig {
             cubic: self.0.clone().build(now, current_mtu),
             share: Share::new(current_mtu),
             queue: false,
+            window: 0,
+            heeded: None,
         })
     }
 }
@@ -52,6 +65,16 @@ struct Tolerant {
     share: Share,
     /// Whether a queue stood when something was last acknowledged.
     queue: bool,
+    /// What may be under way while it is more than CUBIC would have.
+    window: u64,
+    /// When a loss was last heeded: what was sent before says nothing new.
+    heeded: Option<Instant>,
+}
+
+impl Tolerant {
+    fn is_old(&self, sent: Instant) -> bool {
+        self.heeded.is_some_and(|heeded| sent <= heeded)
+    }
 }
 
 impl Controller for Tolerant {
@@ -63,6 +86,11 @@ impl Controller for Tolerant {
         self.share.acknowledged(bytes);
         self.queue = is_queue(rtt.get(), rtt.min());
         self.cubic.on_ack(now, sent, bytes, app_limited, rtt);
+        if !app_limited && !self.queue && !self.is_old(sent) {
+            let window = self.window();
+            let tiny = window < TINY * self.share.packet;
+            self.window = window + if tiny { bytes } else { bytes / GROWTH };
+        }
     }
 
     fn on_end_acks(
@@ -82,8 +110,16 @@ impl Controller for Tolerant {
         if !marked && !is_persistent && !self.queue && self.share.is_borne() {
             return;
         }
-        // What comes next is judged by what the smaller window does.
-        self.share.begin();
+        if is_persistent || !self.is_old(sent) {
+            self.window = if is_persistent {
+                0
+            } else {
+                self.window() / 10 * LEFT
+            };
+            // What comes next is judged by what the smaller window does.
+            self.share.begin();
+            self.heeded = Some(now);
+        }
         self.cubic
             .on_congestion_event(now, sent, is_persistent, lost_bytes);
     }
@@ -94,11 +130,13 @@ impl Controller for Tolerant {
     }
 
     fn window(&self) -> u64 {
-        self.cubic.window()
+        self.window.max(self.cubic.window())
     }
 
     fn metrics(&self) -> ControllerMetrics {
-        self.cubic.metrics()
+        let mut metrics = self.cubic.metrics();
+        metrics.congestion_window = self.window();
+        metrics
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {
@@ -106,6 +144,8 @@ impl Controller for Tolerant {
             cubic: self.cubic.clone_box(),
             share: self.share,
             queue: self.queue,
+            window: self.window,
+            heeded: self.heeded,
         })
     }
 
