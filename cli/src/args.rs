@@ -76,6 +76,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  karez collector --config collector.yaml\n  karez collector --config a.yaml --config b.yaml --set processors.batch.timeout=2s\n  karez collector validate --config collector.yaml\n"
     )]
     Collector(CollectorArgs),
+    /// Divide Prometheus targets among collectors
+    #[command(
+        after_help = "It takes the flags of the OpenTelemetry target allocator.\n\nExamples:\n  karez allocator --config-file allocator.yaml\n  karez allocator explain --address localhost:8080 10.0.0.7:9100\n"
+    )]
+    Allocator(AllocatorArgs),
     /// Turn what users declare into objects that run
     #[command(
         after_help = "Examples:\n  karez site-controller --kubeconfig ~/.kube/config\n  WATCH_NAMESPACE=west karez site-controller\n  karez site-controller --print-crds | kubectl apply -f -\n"
@@ -193,6 +198,92 @@ pub(crate) struct RouterArgs {
     pub(crate) config: String,
     #[command(flatten)]
     pub(crate) target: Target,
+}
+
+/// `karez allocator`
+#[derive(Debug, Args)]
+pub(crate) struct AllocatorArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<AllocatorCommand>,
+    #[command(flatten)]
+    pub(crate) run: AllocatorRunArgs,
+}
+
+/// `karez allocator …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum AllocatorCommand {
+    /// Show what became of a target, rule by rule, who scrapes it and why
+    #[command(after_help = "Example:\n  karez allocator explain --address localhost:8080 10.0.0.7:9100\n")]
+    Explain(AllocatorExplainArgs),
+    /// Report everything that is wrong with a configuration, without running it
+    #[command(after_help = "Example:\n  karez allocator validate --config-file allocator.yaml\n")]
+    Validate(AllocatorRunArgs),
+}
+
+/// `karez allocator explain`
+#[derive(Debug, Args)]
+pub(crate) struct AllocatorExplainArgs {
+    /// HOST:PORT of the target, an identity, or the value of one of its labels
+    pub(crate) target: String,
+    /// Where the allocator listens
+    #[arg(long, value_name = "HOST:PORT", default_value = "localhost:8080")]
+    pub(crate) address: String,
+    /// How to print it
+    #[arg(long, short = 'o', value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+}
+
+/// The options of the OpenTelemetry target allocator.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct AllocatorRunArgs {
+    /// The configuration
+    #[arg(long, value_name = "FILE", default_value = "/conf/targetallocator.yaml")]
+    pub(crate) config_file: PathBuf,
+    /// Where HTTP is served
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) listen_addr: Option<String>,
+    /// Follow ServiceMonitors, PodMonitors, Probes and ScrapeConfigs
+    #[arg(long)]
+    pub(crate) enable_prometheus_cr_watcher: bool,
+    /// A kubeconfig
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig_path: Option<String>,
+    /// Serve HTTPS to clients with certificates
+    #[arg(long)]
+    pub(crate) enable_https_server: bool,
+    /// Where HTTPS is served
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) listen_addr_https: Option<String>,
+    /// The authority of clients' certificates
+    #[arg(long, value_name = "FILE")]
+    pub(crate) https_ca_file: Option<String>,
+    /// The certificate of HTTPS
+    #[arg(long, value_name = "FILE")]
+    pub(crate) https_tls_cert_file: Option<String>,
+    /// Its key
+    #[arg(long, value_name = "FILE")]
+    pub(crate) https_tls_key_file: Option<String>,
+    /// Give secrets over plain HTTP, too
+    #[arg(long, env = "ALLOW_INSECURE_AUTH_SECRETS", value_parser = clap::builder::BoolishValueParser::new(), num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(crate) allow_insecure_auth_secrets: Option<bool>,
+    /// Namespace of the collectors
+    #[arg(long, env = "OTELCOL_NAMESPACE", hide = true)]
+    pub(crate) collector_namespace: Option<String>,
+    /// Flags of the original's logger; ignored
+    #[arg(long, hide = true, num_args = 0..=1)]
+    pub(crate) zap_devel: Option<Option<String>>,
+    /// Ignored
+    #[arg(long, hide = true)]
+    pub(crate) zap_encoder: Option<String>,
+    /// Ignored
+    #[arg(long, hide = true)]
+    pub(crate) zap_log_level: Option<String>,
+    /// Ignored
+    #[arg(long, hide = true)]
+    pub(crate) zap_stacktrace_level: Option<String>,
+    /// Ignored
+    #[arg(long, hide = true)]
+    pub(crate) zap_time_encoding: Option<String>,
 }
 
 /// `karez collector`

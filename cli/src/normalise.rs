@@ -10,7 +10,7 @@ pub(crate) fn arguments(given: impl IntoIterator<Item = OsString>) -> Vec<OsStri
     let mut old_style = false;
     let given = given.into_iter().enumerate().map(|(index, argument)| {
         let text = argument.to_str().unwrap_or_default();
-        old_style |= index > 0 && matches!(text, "telemetrygen" | "collector");
+        old_style |= index > 0 && matches!(text, "telemetrygen" | "collector" | "allocator");
         if old_style && is_single_dash_long(text) {
             return OsString::from(format!("-{text}"));
         }

@@ -89,7 +89,7 @@ pub struct OpenTelemetryCollectorSpec {
     pub liveness_probe: Option<ProbeTimings>,
     /// `automatic` or `none`; kept for completeness.
     pub upgrade_strategy: Option<String>,
-    /// The embedded target allocator, not read yet.
+    /// The embedded target allocator.
     pub target_allocator: Option<Value>,
     /// An Ingress, not made yet.
     pub ingress: Option<Value>,

@@ -41,6 +41,7 @@ const MADE: &[(&str, &str)] = &[
     ("apps/v1", "StatefulSet"),
     ("rbac.authorization.k8s.io/v1", "Role"),
     ("rbac.authorization.k8s.io/v1", "RoleBinding"),
+    ("policy/v1", "PodDisruptionBudget"),
 ];
 
 /// Runs the site-level controller until shutdown.

@@ -461,27 +461,12 @@ impl Allocation {
         Some((&owner.name, &has.unwrap_or(owner).name))
     }
 
-    /// Every target with its owner, for an allocator that follows this one.
+    /// Every target with its owner.
     pub fn assignment(&self) -> impl Iterator<Item = (u64, Option<&str>)> {
         self.entries.iter().map(|(_, entry)| {
             let owner = self.seats.get(entry.owner).map(|member| &*member.name);
             (entry.identity, owner)
         })
-    }
-
-    /// Does as another allocator does. Collectors and targets that are not known here are left out.
-    pub fn adopt<'a>(&mut self, assignment: impl IntoIterator<Item = (u64, &'a str)>) -> Outcome {
-        self.revision += 1;
-        let mut outcome = Outcome::default();
-        for (identity, collector) in assignment {
-            let (Some(slot), Some(seat)) = (self.entries.find(identity), self.seats.find(collector)) else {
-                continue;
-            };
-            if self.entries.get(slot).is_some_and(|entry| entry.owner != seat) {
-                outcome.moved += usize::from(self.give(slot, seat));
-            }
-        }
-        outcome
     }
 
     /// Whether a collector has nothing to scrape.

@@ -1,5 +1,6 @@
 //! One function a command: from arguments to a call.
 
+mod allocator;
 mod collector;
 mod doctor;
 mod programs;
@@ -17,7 +18,8 @@ use karez_site::access::{self, AccessOptions};
 use kube::Client;
 
 use crate::args::{
-    Cli, Command, LinkCommand, LogFormat as LogFormatArg, NetworkCommand, ServiceCommand, SiteCommand, Target,
+    AllocatorArgs, Cli, Command, LinkCommand, LogFormat as LogFormatArg, NetworkCommand, ServiceCommand,
+    SiteCommand, Target,
 };
 
 /// Runs the command.
@@ -30,6 +32,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let usual = match cli.command {
         Command::Router(_)
         | Command::Collector(_)
+        | Command::Allocator(AllocatorArgs { command: None, .. })
         | Command::SiteController(_)
         | Command::ServiceController(_) => "info",
         _ => "error",
@@ -40,6 +43,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Site(SiteCommand::Run(args)) => site::run(args).await,
         Command::Router(args) => programs::router(args).await,
         Command::Collector(args) => collector::run(args).await,
+        Command::Allocator(args) => allocator::run(args).await,
         Command::SiteController(args) => programs::site_controller(args).await,
         Command::ServiceController(args) => programs::service_controller(args).await,
         Command::Token(command) => token::run(command).await,

@@ -235,7 +235,11 @@ pub(crate) fn take(
             continue;
         }
         if known == "static_configs" {
-            found.extend(static_groups(list, &key, diagnoses).map(DiscoveryConfig::Static));
+            // As Prometheus: what looks like a URL is refused only where no rule could make something of it.
+            let rules = node
+                .get("relabel_configs")
+                .is_some_and(|rules| !rules.items().is_empty());
+            found.extend(static_groups(list, &key, !rules, diagnoses).map(DiscoveryConfig::Static));
             continue;
         }
         for (index, item) in list.items().iter().enumerate() {
@@ -280,9 +284,14 @@ impl GroupDocument {
     }
 }
 
-fn static_groups(list: &Node, key: &str, diagnoses: &mut Vec<Diagnosis>) -> Option<Vec<Group>> {
+fn static_groups(
+    list: &Node,
+    key: &str,
+    checked: bool,
+    diagnoses: &mut Vec<Diagnosis>,
+) -> Option<Vec<Group>> {
     let groups: Vec<GroupDocument> = karez_document::yaml::decode_at(list, key, diagnoses)?;
-    for (index, (group, node)) in groups.iter().zip(list.items()).enumerate() {
+    for (index, (group, node)) in groups.iter().zip(list.items()).enumerate().filter(|_| checked) {
         if let Some(wrong) = group.targets.iter().find(|target| target.contains('/')) {
             let message = format!("`{wrong}` is no address of a target");
             let key = format!("{key}[{index}].targets");

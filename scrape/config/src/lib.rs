@@ -14,6 +14,7 @@ mod names;
 pub mod relabel;
 pub mod target;
 pub mod values;
+pub mod write;
 
 pub use discovery::DiscoveryConfig;
 pub use document::{Options, ScrapeConfig, read};

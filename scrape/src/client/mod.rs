@@ -108,6 +108,29 @@ impl Client {
         asked.unwrap_or(Err(ClientError::Timeout(timeout)))
     }
 
+    /// Sends JSON, with the client's credentials. No redirect is followed, and no body of the answer read.
+    pub async fn post_json(
+        &self,
+        url: &str,
+        body: Vec<u8>,
+        timeout: Duration,
+    ) -> Result<StatusCode, ClientError> {
+        let mut request = Request::builder()
+            .method(Method::POST)
+            .uri(url)
+            .header(header::USER_AGENT, concat!("karez/", env!("CARGO_PKG_VERSION")))
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::from(body))
+            .map_err(|error| ClientError::Request(format!("{url}: {error}")))?;
+        let sent = async {
+            self.inner.credentials.add(request.headers_mut()).await?;
+            let sent = self.inner.client.request(request).await;
+            sent.map_err(|error| ClientError::Connection(chain(&error)))
+        };
+        let sent = tokio::time::timeout(timeout, sent).await;
+        Ok(sent.unwrap_or(Err(ClientError::Timeout(timeout)))?.status())
+    }
+
     async fn ask(&self, url: &str, headers: &HeaderMap, limit: u64) -> Result<Answer, ClientError> {
         let first = Url::parse(url).map_err(|error| ClientError::Request(format!("{url}: {error}")))?;
         let mut url = first.clone();

@@ -13,14 +13,14 @@ mod file;
 mod http;
 mod kubernetes;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use karez_net::Net;
 use karez_scrape_config::{DiscoveryConfig, Group, ScrapeConfig};
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 pub use kubernetes::objects;
 
@@ -64,44 +64,104 @@ struct Shared {
 /// Running discovery. Dropped, it ends.
 pub struct Discovery {
     shared: Arc<Shared>,
-    jobs: Vec<Vec<usize>>,
+    /// By number, which is never given twice.
+    providers: BTreeMap<usize, Provider>,
+    next: usize,
     tasks: JoinSet<()>,
+}
+
+/// A source that is looked at, for one job or several.
+struct Provider {
+    config: DiscoveryConfig,
+    jobs: Vec<usize>,
+    /// Ends its task; there is none for what never changes.
+    task: Option<AbortHandle>,
 }
 
 impl Discovery {
     /// Starts what the jobs say. Must be called in a runtime.
     pub fn start(configs: &[ScrapeConfig], cx: &Context) -> Self {
-        let mut providers: Vec<(&DiscoveryConfig, Vec<usize>)> = Vec::new();
+        let mut this = Discovery {
+            shared: Arc::default(),
+            providers: BTreeMap::new(),
+            next: 0,
+            tasks: JoinSet::new(),
+        };
+        this.update(configs, cx);
+        this
+    }
+
+    /// These are the jobs now. What was looked at already goes on as it is and does not tell again what it told: who
+    /// has a new job for it keeps what it found. What no job asks for any more ends; nobody is told that its groups are
+    /// gone.
+    pub fn update(&mut self, configs: &[ScrapeConfig], cx: &Context) {
+        self.providers
+            .values_mut()
+            .for_each(|provider| provider.jobs.clear());
         for (job, config) in configs.iter().enumerate() {
             for source in &config.discovery {
-                match providers.iter_mut().find(|(known, _)| *known == source) {
-                    Some((_, jobs)) if jobs.last() != Some(&job) => jobs.push(job),
+                let known = self
+                    .providers
+                    .values_mut()
+                    .find(|provider| provider.config == *source);
+                match known {
+                    Some(provider) if provider.jobs.last() != Some(&job) => provider.jobs.push(job),
                     Some(_) => {}
-                    None => providers.push((source, vec![job])),
+                    None => self.begin(source, job, &config.job_name, cx),
                 }
             }
         }
-        let shared = Arc::new(Shared::default());
-        let mut tasks = JoinSet::new();
-        for (number, (source, jobs)) in providers.iter().enumerate() {
-            let job = jobs.first().map_or("", |job| configs[*job].job_name.as_str());
-            let sink = Sink {
-                shared: shared.clone(),
-                provider: number,
-                job: job.into(),
-            };
-            spawn(&mut tasks, source, sink, cx);
+        let ended: Vec<usize> = self.idle().collect();
+        for number in ended {
+            if let Some(task) = self.providers.remove(&number).and_then(|provider| provider.task) {
+                task.abort();
+            }
+            self.shared
+                .waiting()
+                .retain(|(provider, _), _| *provider != number);
         }
-        Discovery {
-            shared,
-            jobs: providers.into_iter().map(|(_, jobs)| jobs).collect(),
-            tasks,
-        }
+        // What has ended is let go of.
+        while self.tasks.try_join_next().is_some() {}
+    }
+
+    fn idle(&self) -> impl Iterator<Item = usize> {
+        let idle = self
+            .providers
+            .iter()
+            .filter(|(_, provider)| provider.jobs.is_empty());
+        idle.map(|(number, _)| *number)
+    }
+
+    fn begin(&mut self, source: &DiscoveryConfig, job: usize, name: &str, cx: &Context) {
+        let number = self.next;
+        self.next += 1;
+        let sink = Sink {
+            shared: self.shared.clone(),
+            provider: number,
+            job: name.into(),
+        };
+        let provider = Provider {
+            config: source.clone(),
+            jobs: vec![job],
+            task: spawn(&mut self.tasks, source, sink, cx),
+        };
+        self.providers.insert(number, provider);
     }
 
     /// The jobs (their places in the list of configurations) that a provider finds targets for.
     pub fn jobs_of(&self, provider: usize) -> &[usize] {
-        self.jobs.get(provider).map_or(&[], Vec::as_slice)
+        self.providers
+            .get(&provider)
+            .map_or(&[], |provider| provider.jobs.as_slice())
+    }
+
+    /// The providers that find targets for a job, by its place in the list of configurations.
+    pub fn providers_of(&self, job: usize) -> Vec<usize> {
+        let providers = self
+            .providers
+            .iter()
+            .filter(|(_, provider)| provider.jobs.contains(&job));
+        providers.map(|(number, _)| *number).collect()
     }
 
     /// How many tasks look for targets.
@@ -132,19 +192,20 @@ impl Shared {
     }
 }
 
-fn spawn(tasks: &mut JoinSet<()>, source: &DiscoveryConfig, sink: Sink, cx: &Context) {
-    match source.clone() {
+fn spawn(tasks: &mut JoinSet<()>, source: &DiscoveryConfig, sink: Sink, cx: &Context) -> Option<AbortHandle> {
+    Some(match source.clone() {
         DiscoveryConfig::Static(groups) => {
             for (index, group) in groups.into_iter().enumerate() {
                 sink.put(&index.to_string().into(), Some(group.into()));
             }
+            return None;
         }
-        DiscoveryConfig::File(config) => drop(tasks.spawn(file::run(config, sink))),
-        DiscoveryConfig::Http(config) => drop(tasks.spawn(http::run(config, sink, cx.net.clone()))),
-        DiscoveryConfig::Dns(config) => drop(tasks.spawn(dns::run(config, sink))),
-        DiscoveryConfig::Kubernetes(config) => drop(tasks.spawn(kubernetes::run(config, sink, cx.clone()))),
-        DiscoveryConfig::Consul(config) => drop(tasks.spawn(consul::run(config, sink, cx.net.clone()))),
-    }
+        DiscoveryConfig::File(config) => tasks.spawn(file::run(config, sink)),
+        DiscoveryConfig::Http(config) => tasks.spawn(http::run(config, sink, cx.net.clone())),
+        DiscoveryConfig::Dns(config) => tasks.spawn(dns::run(config, sink)),
+        DiscoveryConfig::Kubernetes(config) => tasks.spawn(kubernetes::run(config, sink, cx.clone())),
+        DiscoveryConfig::Consul(config) => tasks.spawn(consul::run(config, sink, cx.net.clone())),
+    })
 }
 
 /// Where a provider puts what it finds.

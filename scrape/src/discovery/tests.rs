@@ -71,6 +71,33 @@ async fn jobs_that_say_the_same_share_a_provider() {
 }
 
 #[tokio::test]
+async fn what_stays_is_not_started_again() {
+    let yaml = |more: &str| {
+        format!("scrape_configs: [{{job_name: a, static_configs: [{{targets: ['h:1']}}]}}{more}]")
+    };
+    let mut discovery = start(&yaml(""));
+    assert_eq!(discovery.changes().await.len(), 1);
+    let cx = Context {
+        net: Net::system(),
+        kubernetes: None,
+    };
+    let more = ", {job_name: b, static_configs: [{targets: ['h:1']}]}, {job_name: c, static_configs: [{targets: ['h:2']}]}";
+    discovery.update(&configs(&yaml(more)), &cx);
+    let changes = discovery.changes().await;
+    assert_eq!(
+        (changes.len(), changes[0].provider),
+        (1, 1),
+        "only what is new tells"
+    );
+    assert_eq!(
+        (discovery.providers_of(1), discovery.providers_of(2)),
+        (vec![0], vec![1])
+    );
+    discovery.update(&configs(&yaml("")), &cx);
+    assert_eq!((discovery.jobs_of(0), discovery.jobs_of(1)), (&[0][..], &[][..]));
+}
+
+#[tokio::test]
 async fn files_are_followed_and_bad_ones_keep_what_they_gave() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);

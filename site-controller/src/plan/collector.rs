@@ -12,7 +12,7 @@ use karez_kubernetes::{
 use serde_json::Value;
 
 use super::collector_ports::{merged, metrics_port, service_ports};
-use super::{Note, Plan};
+use super::{Note, Plan, target_allocator};
 use crate::object::{ObjectRef, Strings, json, meta, non_empty, reference, strings};
 
 /// What the plan for a collector knows besides the resource.
@@ -47,7 +47,7 @@ pub(crate) fn plan(collector: &OpenTelemetryCollector, around: Surroundings<'_>)
             .iter()
             .map(|diagnosis| diagnosed(collector, diagnosis)),
     );
-    let config = match karez_document::yaml::parse(&text, &origin) {
+    let mut config = match karez_document::yaml::parse(&text, &origin) {
         Ok(documents) => documents
             .first()
             .map(karez_document::yaml::Node::to_json)
@@ -55,12 +55,27 @@ pub(crate) fn plan(collector: &OpenTelemetryCollector, around: Surroundings<'_>)
         // Its notes say where; what already runs is left running.
         Err(_) => return plan,
     };
+    let allocator = match target_allocator::take(collector, &mut config) {
+        Ok(allocator) => allocator,
+        Err(reason) => {
+            plan.notes
+                .push(note(collector, true, "ConfigurationError", reason));
+            None
+        }
+    };
+    let text = match &allocator {
+        // The configuration that runs is another than the one that was written.
+        Some(_) => serde_saphyr::to_string(&config).unwrap_or(text),
+        None => text,
+    };
     let parts = Parts::new(collector, text, config, around.legacy_otlp);
     plan.objects.push(json(&parts.config_map()));
     plan.objects
         .extend(parts.service_account().map(|account| json(&account)));
     plan.objects.extend(parts.workload());
     plan.objects.extend(parts.services().iter().map(json));
+    plan.objects
+        .extend(allocator.iter().flat_map(|allocator| allocator.objects(&parts)));
     plan.statuses.push(parts.status(around.replicas));
     let instance = parts.instance();
     let own = around.managed.iter().filter(|(object, labels)| {

@@ -25,6 +25,7 @@ mod router_notes;
 pub(crate) mod service;
 pub(crate) mod site;
 pub(crate) mod site_workloads;
+mod target_allocator;
 pub(crate) mod tokens;
 
 #[cfg(test)]

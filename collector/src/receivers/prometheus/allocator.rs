@@ -15,22 +15,24 @@ use karez_scrape::config::discovery::HttpDiscovery;
 use karez_scrape::config::document::read_one;
 use karez_scrape::config::http::{Header, Tls};
 use karez_scrape::config::values::Secret;
-use karez_scrape::config::{DiscoveryConfig, HttpConfig, Options, ScrapeConfig};
+use karez_scrape::config::{DiscoveryConfig, Group, HttpConfig, Options, ScrapeConfig};
 use karez_scrape::discovery::Context;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::follow::{Changes, Followed, Sampled};
 use super::job::Job;
 use super::targets::Targets;
 use crate::component::Consumer;
 
 /// The largest list of jobs.
-const MAX_BODY: u64 = 16 << 20;
+pub(super) const MAX_BODY: u64 = 16 << 20;
 /// Targets are asked for at least so often.
 const REFRESH: Duration = Duration::from_secs(30);
 
 /// Why the jobs cannot be had.
 #[derive(Debug, thiserror::Error)]
-enum AllocatorError {
+pub(super) enum AllocatorError {
     #[error(transparent)]
     Client(#[from] ClientError),
     #[error("the target allocator answers {0}")]
@@ -54,7 +56,12 @@ pub(super) struct Allocated {
 struct Running {
     config: ScrapeConfig,
     gone: Shutdown,
+    /// Where its lists go, if the allocator is followed.
+    lists: Option<mpsc::Sender<Arc<Group>>>,
 }
+
+/// Lists of a job that it has not taken yet.
+const LISTS: usize = 1;
 
 /// How the allocator is spoken to.
 pub(super) fn http(config: &TargetAllocator) -> HttpConfig {
@@ -98,8 +105,24 @@ impl Allocated {
         let mut tasks = JoinSet::new();
         let mut pause = Duration::from_secs(1);
         let mut said: Option<String> = None;
+        let (mut last, sampled) = (None, Sampled::default());
         loop {
-            let wait = match self.jobs(&client).await {
+            let turn = async {
+                match self
+                    .follow(&client, &mut last, &sampled, &mut running, &mut tasks)
+                    .await
+                {
+                    Ok(true) => return Ok(None),
+                    Ok(false) => {}
+                    Err(error) => return Err(error),
+                }
+                self.jobs(&client).await.map(Some)
+            };
+            let turn = tokio::select! {
+                turn = turn => turn,
+                () = self.stop.triggered() => break,
+            };
+            let wait = match turn {
                 Ok(jobs) => {
                     if said.take().is_some() {
                         tracing::info!(
@@ -107,9 +130,15 @@ impl Allocated {
                             "the target allocator answers again"
                         );
                     }
-                    self.apply(jobs, &mut running, &mut tasks);
                     pause = Duration::from_secs(1);
-                    self.config.interval
+                    match jobs {
+                        // An allocator that is followed holds its answer back by itself.
+                        None => Duration::ZERO,
+                        Some(jobs) => {
+                            self.apply(jobs, None, &mut running, &mut tasks);
+                            self.config.interval
+                        }
+                    }
                 }
                 Err(error) => {
                     let error = error.to_string();
@@ -136,6 +165,45 @@ impl Allocated {
             }
         }
         while tasks.join_next().await.is_some() {}
+    }
+
+    /// Waits for changes and takes them; whether the allocator can be followed.
+    async fn follow(
+        &self,
+        client: &Client,
+        last: &mut Option<Changes>,
+        sampled: &Sampled,
+        running: &mut HashMap<String, Running>,
+        tasks: &mut JoinSet<()>,
+    ) -> Result<bool, AllocatorError> {
+        let followed = Followed {
+            client,
+            endpoint: self.config.client.endpoint.trim_end_matches('/'),
+            collector_id: &self.collector_id,
+            timeout: self.config.client.timeout,
+        };
+        followed.tell(sampled).await;
+        let Some(changes) = followed.changes(last.as_ref()).await? else {
+            *last = None;
+            return Ok(false);
+        };
+        let mut wanted = changes.jobs.clone();
+        if last.as_ref().is_none_or(|last| last.configs != changes.configs) {
+            let jobs = self.jobs(client).await?;
+            self.apply(jobs, Some(sampled), running, tasks);
+            wanted = running.keys().cloned().collect();
+        }
+        for job in wanted {
+            let Some(lists) = running.get(&job).and_then(|running| running.lists.clone()) else {
+                continue;
+            };
+            let list = followed.list(&job).await?;
+            // A job that ends at this moment takes none; there is room for one, which is taken in a moment.
+            let _ = lists.send(list).await;
+        }
+        // Only now everything that was told is here.
+        *last = Some(changes);
+        Ok(true)
     }
 
     async fn jobs(&self, client: &Client) -> Result<HashMap<String, ScrapeConfig>, AllocatorError> {
@@ -170,7 +238,7 @@ impl Allocated {
             }
             let wrong = karez_document::has_errors(&diagnoses);
             if let Some(mut job) = job.filter(|_| !wrong) {
-                job.discovery = vec![DiscoveryConfig::Http(self.discovery(&job.job_name))];
+                job.discovery.clear();
                 jobs.insert(job.job_name.clone(), job);
             }
         }
@@ -199,11 +267,13 @@ impl Allocated {
     fn apply(
         &self,
         jobs: HashMap<String, ScrapeConfig>,
+        followed: Option<&Sampled>,
         running: &mut HashMap<String, Running>,
         tasks: &mut JoinSet<()>,
     ) {
         running.retain(|name, running| {
-            let same = jobs.get(name).is_some_and(|config| *config == running.config);
+            let same = jobs.get(name).is_some_and(|config| *config == running.config)
+                && running.lists.is_some() == followed.is_some();
             if !same {
                 running.gone.trigger();
             }
@@ -213,14 +283,23 @@ impl Allocated {
             if running.contains_key(&name) {
                 continue;
             }
-            let job = match Job::new(config.clone(), &self.cx.net, self.extra) {
-                Ok(job) => Arc::new(job),
+            let mut found = config.clone();
+            if followed.is_none() {
+                found.discovery = vec![DiscoveryConfig::Http(self.discovery(&name))];
+            }
+            let job = match Job::new(found, &self.cx.net, self.extra) {
+                Ok(mut job) => {
+                    job.sampled = followed.cloned();
+                    Arc::new(job)
+                }
                 Err(error) => {
                     tracing::warn!(job = name, %error, "the job cannot be scraped");
                     continue;
                 }
             };
             let gone = Shutdown::default();
+            let (sender, receiver) = mpsc::channel(LISTS);
+            let (sender, receiver) = (followed.map(|_| sender), followed.map(|_| receiver));
             let targets = Targets {
                 jobs: vec![job],
                 consumer: self.consumer.clone(),
@@ -228,9 +307,11 @@ impl Allocated {
                 stop: self.stop.clone(),
                 // A target that leaves us has most likely gone to another collector, which goes on with its series.
                 told: false,
+                lists: receiver,
             };
             tasks.spawn(targets.run(self.cx.clone(), gone.clone()));
-            running.insert(name, Running { config, gone });
+            let lists = sender;
+            running.insert(name, Running { config, gone, lists });
         }
     }
 }

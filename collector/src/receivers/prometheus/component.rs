@@ -51,6 +51,7 @@ impl PrometheusReceiver {
                 seed,
                 stop: stop.clone(),
                 told: true,
+                lists: None,
             };
             running.spawn(targets.run(context.clone(), stop.clone()));
         }

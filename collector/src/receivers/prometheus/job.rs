@@ -9,6 +9,8 @@ use karez_scrape::client::{Client, ClientError};
 use karez_scrape::config::ScrapeConfig;
 use karez_scrape::config::values::Protocol;
 
+use super::follow::Sampled;
+
 /// What the targets of a job have in common.
 pub(super) struct Job {
     pub(super) config: Arc<ScrapeConfig>,
@@ -16,6 +18,8 @@ pub(super) struct Job {
     pub(super) headers: HeaderMap,
     /// `report_extra_scrape_metrics`
     pub(super) extra: bool,
+    /// Where an allocator is told from how much scrapes give.
+    pub(super) sampled: Option<Sampled>,
 }
 
 /// The format of an answer.
@@ -43,6 +47,7 @@ impl Job {
             client,
             headers,
             extra,
+            sampled: None,
         })
     }
 

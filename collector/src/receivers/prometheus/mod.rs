@@ -8,6 +8,7 @@
 mod allocator;
 mod component;
 pub mod convert;
+mod follow;
 mod job;
 mod scrape;
 mod targets;

@@ -11,6 +11,7 @@ use karez_scrape::config::Target;
 use tokio::time::Instant;
 
 use super::convert::{Conversion, Limit, Report, Scrape};
+use super::follow;
 use super::job::{Exposed, Job};
 use crate::batch::Batch;
 use crate::component::Consumer;
@@ -120,7 +121,11 @@ impl Loop {
             body: size,
             extra: self.job.extra,
         };
+        let samples = scrape.samples();
         let batch = scrape.finish(&report);
+        if let Some(sampled) = self.job.sampled.as_ref().filter(|_| converted.is_ok()) {
+            follow::note(sampled, self.conversion.target().identity, samples);
+        }
         self.say(converted);
         self.offer(batch, next).await;
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use karez_lifecycle::Shutdown;
 use karez_scrape::config::{Assembler, Fate, Group, ScrapeConfig, Target};
 use karez_scrape::discovery::{Change, Context, Discovery};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::job::Job;
@@ -21,7 +22,12 @@ pub(super) struct Targets {
     pub(super) stop: Shutdown,
     /// Whether the end of a target's series is told.
     pub(super) told: bool,
+    /// Lists of the only job, each whole, from an allocator that is followed.
+    pub(super) lists: Option<mpsc::Receiver<Arc<Group>>>,
 }
+
+/// Who finds what an allocator gives; a number that no discovery has.
+const ALLOCATOR: usize = usize::MAX;
 
 /// Where a target was found: job, provider, source.
 type Found = (usize, usize, Arc<str>);
@@ -46,7 +52,8 @@ struct Running {
 
 impl Targets {
     /// Follows discovery until the stop or until `gone`.
-    pub(super) async fn run(self, cx: Context, gone: Shutdown) {
+    pub(super) async fn run(mut self, cx: Context, gone: Shutdown) {
+        let mut lists = self.lists.take();
         let configs: Vec<ScrapeConfig> = self.jobs.iter().map(|job| (*job.config).clone()).collect();
         let discovery = Discovery::start(&configs, &cx);
         let mut known = Known::default();
@@ -57,6 +64,9 @@ impl Targets {
                     for change in changes {
                         self.take(&discovery, &change, &mut known, &mut tasks);
                     }
+                }
+                Some(list) = async { lists.as_mut()?.recv().await } => {
+                    self.place(0, ALLOCATOR, &"".into(), Some(&list), &mut known, &mut tasks);
                 }
                 Some(ended) = tasks.join_next() => {
                     if let Err(error) = ended {
@@ -74,25 +84,39 @@ impl Targets {
 
     fn take(&self, discovery: &Discovery, change: &Change, known: &mut Known, tasks: &mut JoinSet<()>) {
         for job in discovery.jobs_of(change.provider) {
-            let found = (*job, change.provider, change.source.clone());
-            let targets = match &change.group {
-                Some(group) => assemble(&self.jobs[*job], group),
-                None => Vec::new(),
-            };
-            let now: HashSet<u64> = targets.iter().map(|target| target.identity).collect();
-            let before = known.found.remove(&found).unwrap_or_default();
-            for target in targets {
-                if before.contains(&target.identity) {
-                    continue;
-                }
-                self.start(*job, target, known, tasks);
+            let Change {
+                provider,
+                source,
+                group,
+            } = change;
+            self.place(*job, *provider, source, group.as_ref(), known, tasks);
+        }
+    }
+
+    fn place(
+        &self,
+        job: usize,
+        provider: usize,
+        source: &Arc<str>,
+        group: Option<&Arc<Group>>,
+        known: &mut Known,
+        tasks: &mut JoinSet<()>,
+    ) {
+        let found = (job, provider, source.clone());
+        let targets = group.map_or_else(Vec::new, |group| assemble(&self.jobs[job], group));
+        let now: HashSet<u64> = targets.iter().map(|target| target.identity).collect();
+        let before = known.found.remove(&found).unwrap_or_default();
+        for target in targets {
+            if before.contains(&target.identity) {
+                continue;
             }
-            for identity in before.difference(&now) {
-                known.release(*identity);
-            }
-            if !now.is_empty() {
-                known.found.insert(found, now);
-            }
+            self.start(job, target, known, tasks);
+        }
+        for identity in before.difference(&now) {
+            known.release(*identity);
+        }
+        if !now.is_empty() {
+            known.found.insert(found, now);
         }
     }
 

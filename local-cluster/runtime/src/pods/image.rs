@@ -30,9 +30,15 @@ pub(crate) fn program(container: &Container) -> Program {
         return Program::Karez(command.iter().skip(1).cloned().chain(args()).collect());
     }
     if last.contains("target-allocator") {
-        return Program::Other(format!(
-            "image {image:?} is a target allocator, which Karez does not run yet"
-        ));
+        if entry.is_some_and(|name| name != "target-allocator") {
+            return Program::Other(format!(
+                "image {image:?} is a target allocator, and its command is another program"
+            ));
+        }
+        let all = ["allocator".to_owned()]
+            .into_iter()
+            .chain(command.iter().skip(1).cloned());
+        return Program::Karez(all.chain(args()).collect());
     }
     let collector = last.starts_with("opentelemetry-collector") && !last.contains("operator");
     let jaeger = path.ends_with("jaegertracing/all-in-one") || path.ends_with("jaegertracing/jaeger");
@@ -156,15 +162,23 @@ mod tests {
     }
 
     #[test]
+    fn target_allocators_are_ours() {
+        assert_eq!(
+            of(
+                "ghcr.io/open-telemetry/opentelemetry-operator/target-allocator:1",
+                &[],
+                &["--enable-prometheus-cr-watcher"]
+            ),
+            karez(&["allocator", "--enable-prometheus-cr-watcher"])
+        );
+    }
+
+    #[test]
     fn everything_else_is_left_alone() {
         for (image, command) in [
             ("ghcr.io/frzifus/jaeger-otel-test:latest", &[][..]),
             ("karez", &["sh"]),
             ("otel/opentelemetry-collector", &["sh"]),
-            (
-                "ghcr.io/open-telemetry/opentelemetry-operator/target-allocator:1",
-                &[],
-            ),
             ("", &[]),
         ] {
             assert!(matches!(of(image, command, &[]), Program::Other(_)), "{image}");

@@ -47,6 +47,11 @@ impl Scrape<'_> {
         }
     }
 
+    /// How many samples it has so far.
+    pub fn samples(&self) -> u64 {
+        self.samples
+    }
+
     /// The batch, with what is said of the scrape.
     pub fn finish(mut self, report: &Report) -> Batch {
         self.groups();

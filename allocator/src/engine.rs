@@ -1,0 +1,252 @@
+//! What changes the allocation, one thing after the other.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use karez_allocation::{Allocation, Found, Job, Outcome, StrategyKind};
+use karez_document::Document;
+use karez_lifecycle::Shutdown;
+use karez_scrape::config::ScrapeConfig;
+use karez_scrape::discovery::{Change, Context, Discovery};
+use kube::Client;
+use tokio::sync::watch;
+
+use crate::AllocatorOptions;
+use crate::collectors::{self, Seen};
+use crate::config::AllocatorConfig;
+use crate::kubernetes::resources::{self, Resources};
+use crate::metrics::Event;
+use crate::shared::{Said, Served, Shared, now};
+
+/// What comes within this time is taken together: a list tells of its objects one by one.
+const TOGETHER: Duration = Duration::from_millis(50);
+/// Without anything else to do it is looked again so often.
+const IDLE: Duration = Duration::from_secs(30);
+
+pub(crate) struct Engine {
+    config: AllocatorConfig,
+    options: AllocatorOptions,
+    client: Option<Client>,
+    shared: Arc<Shared>,
+    shutdown: Shutdown,
+    discovery: Discovery,
+    collectors: watch::Receiver<Vec<Seen>>,
+    resources: watch::Receiver<Resources>,
+    jobs: Vec<ScrapeConfig>,
+}
+
+impl Engine {
+    pub(crate) fn new(
+        config: AllocatorConfig,
+        options: AllocatorOptions,
+        client: Option<Client>,
+        shared: Arc<Shared>,
+        shutdown: Shutdown,
+    ) -> Self {
+        let context = Context {
+            net: options.net.clone(),
+            kubernetes: client.clone(),
+        };
+        Engine {
+            collectors: collectors::watch(&config.collectors, client.clone()),
+            resources: resources::watch(&config, client.clone()),
+            discovery: Discovery::start(&[], &context),
+            config,
+            options,
+            client,
+            shared,
+            shutdown,
+            jobs: Vec::new(),
+        }
+    }
+
+    /// Follows everything until the shutdown.
+    pub(crate) async fn run(mut self, mut document: watch::Receiver<Option<Document>>) {
+        let Some(mut heard) = self.shared.hear() else {
+            return;
+        };
+        self.take_jobs();
+        let mut wake = self.take_collectors();
+        let mut even = tokio::time::interval(self.config.rebalance.max(Duration::from_secs(1)));
+        even.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let waits = wake.min(now() + IDLE).saturating_sub(now());
+            tokio::select! {
+                () = self.shutdown.triggered() => return,
+                changes = self.discovery.changes() => {
+                    tokio::time::sleep(TOGETHER).await;
+                    self.take_groups(changes);
+                }
+                Some(said) = heard.recv() => {
+                    let mut all = vec![said];
+                    while all.len() < 1024 && let Ok(said) = heard.try_recv() {
+                        all.push(said);
+                    }
+                    self.take_said(all);
+                }
+                Ok(()) = self.collectors.changed() => {}
+                Ok(()) = self.resources.changed() => {
+                    tokio::time::sleep(TOGETHER).await;
+                    self.shared.metrics.event(Event::PrometheusResources);
+                    self.take_jobs();
+                }
+                Ok(()) = document.changed() => self.take_document(&mut document),
+                _ = even.tick() => self.rebalance(),
+                () = tokio::time::sleep(waits) => {}
+            }
+            wake = self.take_collectors().min(self.tick());
+            self.shared.publish();
+        }
+    }
+
+    fn take_groups(&mut self, changes: Vec<Change>) {
+        let begun = Instant::now();
+        let found = changes.into_iter().map(|change| Found {
+            provider: change.provider,
+            source: change.source,
+            group: change.group,
+        });
+        let outcome = self.change("found", |allocation| allocation.found(found.collect()));
+        tracing::debug!(
+            new = outcome.new,
+            gone = outcome.gone,
+            moved = outcome.moved,
+            took = ?begun.elapsed(),
+            "targets changed"
+        );
+    }
+
+    /// Changes the allocation, and measures it.
+    fn change(&self, what: &'static str, change: impl FnOnce(&mut Allocation) -> Outcome) -> Outcome {
+        let begun = Instant::now();
+        let outcome = change(&mut self.shared.write());
+        self.shared.metrics.changed(what, begun.elapsed(), &outcome);
+        outcome
+    }
+
+    fn take_said(&self, said: Vec<Said>) {
+        let (mut allocation, now) = (self.shared.write(), now());
+        for said in said {
+            match said {
+                Said::Has(collector, revision) => {
+                    allocation.confirmed(&collector, revision);
+                }
+                Said::Asked(job, collector) => allocation.asked(&job, &collector, now),
+                Said::Samples(samples) => allocation.weigh(samples),
+            }
+        }
+    }
+
+    /// Takes the collectors as they are seen; when to look again, because somebody's grace ends.
+    fn take_collectors(&mut self) -> Duration {
+        let seen = self.collectors.borrow_and_update().clone();
+        self.shared.metrics.discovered(seen.len());
+        let (present, again) = karez_allocation::presence::collectors(&seen, self.config.grace, now());
+        let same = {
+            let allocation = self.shared.read();
+            let known = allocation
+                .collectors()
+                .map(|(name, node, standing, ..)| (name, node, standing));
+            known.eq(present
+                .iter()
+                .map(|c| (c.name.as_str(), c.node.as_str(), c.standing)))
+        };
+        if !same {
+            let outcome = self.change("collectors", |allocation| allocation.set_collectors(&present));
+            tracing::info!(
+                collectors = present.len(),
+                moved = outcome.moved,
+                "the collectors changed"
+            );
+        }
+        again.unwrap_or(Duration::MAX)
+    }
+
+    /// Hands over what has waited long enough; when to look again.
+    fn tick(&self) -> Duration {
+        self.shared.write().tick(now()).unwrap_or(Duration::MAX)
+    }
+
+    fn rebalance(&self) {
+        if self.config.settings.strategy == StrategyKind::Weighted {
+            let outcome = self.change("rebalance", Allocation::rebalance);
+            if outcome.moved > 0 {
+                tracing::info!(moved = outcome.moved, "targets were evened out by their samples");
+            }
+        }
+    }
+
+    /// The document and the resources say which jobs there are.
+    fn take_jobs(&mut self) {
+        let resources = self.resources.borrow_and_update().clone();
+        let mut jobs = self.config.jobs.clone();
+        let mut refused = resources.refused;
+        // Of two jobs with one name the resources' counts, which cannot choose theirs.
+        jobs.retain(|job| !resources.jobs.iter().any(|other| other.job_name == job.job_name));
+        jobs.extend(resources.jobs);
+        jobs.sort_by(|a, b| a.job_name.cmp(&b.job_name));
+        jobs.dedup_by(|a, b| a.job_name == b.job_name);
+        refused.sort();
+        let context = Context {
+            net: self.options.net.clone(),
+            kubernetes: self.client.clone(),
+        };
+        self.discovery.update(&jobs, &context);
+        let numbered = jobs.iter().enumerate().map(|(number, config)| Job {
+            config: Arc::new(config.clone()),
+            providers: self.discovery.providers_of(number),
+        });
+        let numbered: Vec<Job> = numbered.collect();
+        self.change("jobs", |allocation| allocation.set_jobs(&numbered));
+        let served = Served::new(&jobs, self.config.allow_insecure_secrets, refused);
+        for job in &served.withheld {
+            tracing::error!(
+                job,
+                "the job holds secrets, which plain HTTP does not give: configure `https` and let collectors use it, \
+                 name files of credentials instead, or set `allow_insecure_auth_secrets`"
+            );
+        }
+        if *self.shared.served() != served {
+            self.shared.serve(served);
+        }
+        self.jobs = jobs;
+    }
+
+    fn take_document(&mut self, document: &mut watch::Receiver<Option<Document>>) {
+        let Some(document) = document.borrow_and_update().clone() else {
+            tracing::warn!("the configuration is gone; what it said last holds");
+            return;
+        };
+        let (config, diagnoses) = crate::config::read(&document.text, &document.origin, &self.options.flags);
+        for diagnosis in &diagnoses {
+            match diagnosis.is_error() {
+                true => tracing::error!(%diagnosis, "the configuration is wrong; what it said before holds"),
+                false => tracing::warn!(%diagnosis, "the configuration is not as it should be"),
+            }
+        }
+        let Some(config) = config else {
+            return;
+        };
+        self.shared.metrics.event(Event::ConfigMap);
+        if (&config.listen, &config.https) != (&self.config.listen, &self.config.https) {
+            tracing::warn!("other addresses or certificates are used after a restart only");
+        }
+        if config.settings != self.config.settings {
+            *self.shared.write() = Allocation::new(config.settings.clone());
+            // Nobody knows any more what is known: everything is found again.
+            let context = Context {
+                net: self.options.net.clone(),
+                kubernetes: self.client.clone(),
+            };
+            self.discovery = Discovery::start(&[], &context);
+        }
+        if config.collectors != self.config.collectors {
+            self.collectors = collectors::watch(&config.collectors, self.client.clone());
+        }
+        if config.prometheus != self.config.prometheus {
+            self.resources = resources::watch(&config, self.client.clone());
+        }
+        self.config = config;
+        self.take_jobs();
+    }
+}
