@@ -18,6 +18,7 @@ mod fronted;
 mod inspect;
 mod request;
 mod scope;
+mod suites;
 mod tls;
 mod token;
 

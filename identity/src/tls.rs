@@ -14,6 +14,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::PEM_LIMIT;
 use crate::facts::{CertificateFacts, FactsError};
+use crate::suites::with_ring;
 
 /// Why no TLS configuration could be made.
 #[derive(Debug, thiserror::Error)]
@@ -135,10 +136,10 @@ fn certificates(item: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'st
     Ok(found)
 }
 
-/// The cryptography that links and local APIs use: aws-lc-rs with X25519MLKEM768 first.
+/// The cryptography that links and local APIs use: aws-lc-rs with X25519MLKEM768 first, and ring for QUIC's packets.
 pub fn provider() -> Arc<CryptoProvider> {
     let groups = aws_lc_rs::kx_group::X25519MLKEM768;
-    let mut cipher_suites = aws_lc_rs::default_provider().cipher_suites;
+    let mut cipher_suites = with_ring(aws_lc_rs::default_provider().cipher_suites);
     // The shorter key first: as strong as the certificates' P-256, and a third less work a byte.
     cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
     Arc::new(CryptoProvider {

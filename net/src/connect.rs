@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use crate::Net;
+use crate::bind::keep_alive;
 use crate::resolve::ResolveError;
 
 /// A connection that takes longer than this is none.
@@ -51,7 +52,7 @@ fn list(addresses: &[SocketAddr]) -> String {
 
 impl Net {
     /// Connects to a Service, a name or an address: each address in turn, ten seconds in all, small writes not held
-    /// back.
+    /// back. A silent connection is asked whether it lives.
     ///
     /// # Errors
     /// When the name has no address or none of them takes the connection.
@@ -72,7 +73,9 @@ impl Net {
             };
             match timeout_at(until, TcpStream::connect(address)).await {
                 Ok(Ok(stream)) => {
+                    // Best effort, as for connections that are accepted.
                     let _ = stream.set_nodelay(true);
+                    let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&keep_alive());
                     return Ok(stream);
                 }
                 Ok(Err(error)) => last = error,

@@ -9,23 +9,22 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
-use std::time::Duration;
+use std::pin::pin;
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_util::sync::CancellationToken;
 
-use crate::buffer::ReadBuffer;
+use crate::buffer;
 use crate::link::{RESET_CODE, RecvStream, SendStream, Stream};
 use crate::metrics::Ending;
-use crate::record::ConnectionRecord;
+use crate::record::{ConnectionRecord, Meter};
 
 /// Chunks taken from a stream at once: one system call writes them all.
-const CHUNKS: usize = 32;
+const CHUNKS: usize = 16;
 
 /// One end of a carried connection.
 pub(crate) struct End {
@@ -34,10 +33,7 @@ pub(crate) struct End {
 }
 
 enum Source {
-    Socket {
-        socket: OwnedReadHalf,
-        buffer: ReadBuffer,
-    },
+    Socket(OwnedReadHalf),
     Stream(RecvStream),
 }
 
@@ -46,22 +42,11 @@ enum Sink {
     Stream(SendStream),
 }
 
-/// A silent socket is asked whether it lives after this.
-const KEEP_ALIVE: Duration = Duration::from_secs(60);
-
 impl From<TcpStream> for End {
     fn from(stream: TcpStream) -> Self {
-        let keep_alive = TcpKeepalive::new()
-            .with_time(KEEP_ALIVE)
-            .with_interval(KEEP_ALIVE / 4);
-        // Best effort: without it a client that vanished is only noticed when something is sent to it.
-        let _ = SockRef::from(&stream).set_tcp_keepalive(&keep_alive);
         let (read, write) = stream.into_split();
         Self {
-            source: Source::Socket {
-                socket: read,
-                buffer: ReadBuffer::default(),
-            },
+            source: Source::Socket(read),
             sink: Sink::Socket(write),
         }
     }
@@ -78,8 +63,11 @@ impl From<Stream> for End {
 
 impl End {
     fn end(self, towards: Direction) {
-        if towards == Direction::Unwanted {
-            self.reset();
+        match (towards, self.sink) {
+            // Both halves are over: closing says goodbye by itself.
+            (Direction::Finished, Sink::Socket(socket)) => socket.forget(),
+            (Direction::Finished, Sink::Stream(_)) => {}
+            (Direction::Unwanted, sink) => Self { sink, ..self }.reset(),
         }
     }
 
@@ -121,20 +109,26 @@ pub(crate) async fn carry(
     record: ConnectionRecord,
     force: &CancellationToken,
 ) {
-    let (sent, received) = (record.sent.clone(), record.received.clone());
-    let up = async {
-        let end = pump(&mut client.source, &mut target.sink, |n| sent.add(n)).await;
-        end.map_err(|Broken::Source(error)| (Ending::ClientReset, error))
-    };
-    let down = async {
-        let end = pump(&mut target.source, &mut client.sink, |n| received.add(n)).await;
-        end.map_err(|Broken::Source(error)| (Ending::TargetReset, error))
-    };
-    let ended = tokio::select! {
-        ended = async { tokio::try_join!(up, down) } => ended,
-        () = force.cancelled() => Err((Ending::Shutdown, "the router stops".to_owned())),
-    };
-    match ended {
+    let (mut up, mut down) = (Pump::default(), Pump::default());
+    let mut forced = pin!(force.cancelled());
+    let ended = poll_fn(|context| {
+        let (sent, other) = (&record.sent, down.is_over());
+        let polled = up.poll(&mut client.source, &mut target.sink, sent, other, context);
+        if let Poll::Ready(Err(Broken::Source(error))) = polled {
+            return Poll::Ready(Err((Ending::ClientReset, error)));
+        }
+        let (received, other) = (&record.received, up.is_over());
+        let polled = down.poll(&mut target.source, &mut client.sink, received, other, context);
+        if let Poll::Ready(Err(Broken::Source(error))) = polled {
+            return Poll::Ready(Err((Ending::TargetReset, error)));
+        }
+        if let (Some(up), Some(down)) = (up.ended, down.ended) {
+            return Poll::Ready(Ok((up, down)));
+        }
+        ready!(forced.as_mut().poll(context));
+        Poll::Ready(Err((Ending::Shutdown, "the router stops".to_owned())))
+    });
+    match ended.await {
         Ok((up, down)) => {
             let (ending, error) = match (up, down) {
                 (Direction::Finished, Direction::Finished) => (Ending::Completed, None),
@@ -156,37 +150,98 @@ pub(crate) async fn carry(
 
 const UNWANTED: &str = "closed before everything was handed on";
 
-async fn pump(source: &mut Source, sink: &mut Sink, count: impl Fn(u64)) -> Result<Direction, Broken> {
-    // Most connections never have more than a chunk at once; room for more would wait with them.
-    let mut chunks = vec![Bytes::new(); 2];
-    loop {
-        let filled = match source.read(&mut chunks).await {
-            Ok(0) => break,
-            Ok(filled) => filled,
-            Err(error) => return Err(Broken::Source(error.to_string())),
-        };
-        let bytes = chunks[..filled].iter().map(|chunk| chunk.len() as u64).sum();
-        if sink.write(&mut chunks[..filled]).await.is_err() {
-            source.refuse();
-            return Ok(Direction::Unwanted);
+/// Carries one way.
+#[derive(Default)]
+struct Pump {
+    /// What was read and could not be handed on yet.
+    waiting: Option<Waiting>,
+    /// Whether the input has ended.
+    read: bool,
+    /// How it ended.
+    ended: Option<Direction>,
+}
+
+struct Waiting {
+    chunks: Vec<Bytes>,
+    bytes: u64,
+}
+
+impl Pump {
+    /// Whether all of the input was handed on.
+    fn is_over(&self) -> bool {
+        self.read && self.ended.is_some()
+    }
+
+    /// Hands on what there is. `other` says that the other way is over.
+    ///
+    /// The futures are made anew for each poll: all progress is in the ends and in the chunks. So a connection's task
+    /// is a few hundred bytes, which are allocated and moved with each new connection, and not several thousand.
+    fn poll(
+        &mut self,
+        source: &mut Source,
+        sink: &mut Sink,
+        meter: &Meter,
+        other: bool,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), Broken>> {
+        while self.ended.is_none() {
+            if let Some(Waiting { chunks, bytes }) = &mut self.waiting {
+                match ready!(poll_now(sink.write(chunks), context)) {
+                    Ok(()) => meter.add(*bytes),
+                    Err(_) => self.refuse(source),
+                }
+                self.waiting = None;
+            } else if self.read {
+                let finished = ready!(poll_now(sink.finish(other), context));
+                self.ended = Some(finished.map_or(Direction::Unwanted, |()| Direction::Finished));
+            } else {
+                let mut chunks: [Bytes; CHUNKS] = std::array::from_fn(|_| Bytes::new());
+                match ready!(poll_now(source.read(&mut chunks), context)) {
+                    Ok(0) => self.read = true,
+                    Ok(filled) => self.hand_on(&mut chunks[..filled], source, sink, meter, context),
+                    Err(error) => return Poll::Ready(Err(Broken::Source(error.to_string()))),
+                }
+            }
         }
-        count(bytes);
-        if filled == chunks.len() && filled < CHUNKS {
-            chunks.resize((filled * 8).min(CHUNKS), Bytes::new());
+        Poll::Ready(Ok(()))
+    }
+
+    fn hand_on(
+        &mut self,
+        chunks: &mut [Bytes],
+        source: &mut Source,
+        sink: &mut Sink,
+        meter: &Meter,
+        context: &mut Context<'_>,
+    ) {
+        let bytes = chunks.iter().map(|chunk| chunk.len() as u64).sum();
+        match poll_now(sink.write(chunks), context) {
+            Poll::Ready(Ok(())) => meter.add(bytes),
+            Poll::Ready(Err(_)) => self.refuse(source),
+            Poll::Pending => {
+                let rest = chunks.iter_mut().map(std::mem::take);
+                let chunks = rest.filter(|chunk| !chunk.is_empty()).collect();
+                self.waiting = Some(Waiting { chunks, bytes });
+            }
         }
     }
-    match sink.finish().await {
-        Ok(()) => Ok(Direction::Finished),
-        Err(_) => Ok(Direction::Unwanted),
+
+    fn refuse(&mut self, source: &mut Source) {
+        source.refuse();
+        self.ended = Some(Direction::Unwanted);
     }
+}
+
+fn poll_now<F: Future>(future: F, context: &mut Context<'_>) -> Poll<F::Output> {
+    pin!(future).poll(context)
 }
 
 impl Source {
     /// Fills some chunks; 0 at the end of input.
     async fn read(&mut self, chunks: &mut [Bytes]) -> io::Result<usize> {
         match self {
-            Self::Socket { socket, buffer } => {
-                chunks[0] = poll_fn(|context| buffer.poll_read(socket, context)).await?;
+            Self::Socket(socket) => {
+                chunks[0] = poll_fn(|context| buffer::poll_read(socket, context)).await?;
                 Ok(usize::from(!chunks[0].is_empty()))
             }
             Self::Stream(stream) => Ok(stream.read_chunks(chunks).await?.unwrap_or(0)),
@@ -202,6 +257,7 @@ impl Source {
 }
 
 impl Sink {
+    /// Writes all of the chunks, which are advanced.
     async fn write(&mut self, chunks: &mut [Bytes]) -> io::Result<()> {
         match self {
             Self::Socket(socket) => write_vectored(socket, chunks).await,
@@ -209,8 +265,10 @@ impl Sink {
         }
     }
 
-    async fn finish(&mut self) -> io::Result<()> {
+    /// Ends it in order. A socket that is closed next because the `other` way is over needs no goodbye before.
+    async fn finish(&mut self, other: bool) -> io::Result<()> {
         match self {
+            Self::Socket(_) if other => Ok(()),
             Self::Socket(socket) => socket.shutdown().await,
             Self::Stream(stream) => Ok(stream.finish()?),
         }
@@ -223,15 +281,16 @@ async fn write_vectored(socket: &mut OwnedWriteHalf, mut chunks: &mut [Bytes]) -
             chunks = &mut chunks[1..];
             continue;
         }
-        // The slices are made anew for each try, so that a connection that waits does not hold them.
-        let write = poll_fn(|context| {
-            let mut slices = [io::IoSlice::new(&[]); CHUNKS];
-            for (slice, chunk) in slices.iter_mut().zip(chunks.iter()) {
-                *slice = io::IoSlice::new(chunk);
+        let mut written = match &*chunks {
+            [chunk] => socket.write(chunk).await?,
+            chunks => {
+                let mut slices = [io::IoSlice::new(&[]); CHUNKS];
+                for (slice, chunk) in slices.iter_mut().zip(chunks) {
+                    *slice = io::IoSlice::new(chunk);
+                }
+                socket.write_vectored(&slices[..chunks.len().min(CHUNKS)]).await?
             }
-            Pin::new(&mut *socket).poll_write_vectored(context, &slices[..chunks.len().min(CHUNKS)])
-        });
-        let mut written = write.await?;
+        };
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }

@@ -172,7 +172,7 @@ async fn serve(
         destination,
     });
     if trusts_header {
-        match proxy_protocol::accept(&mut client).await {
+        match Box::pin(proxy_protocol::accept(&mut client)).await {
             Ok(said) => ends = said.or(ends),
             Err(error) => {
                 shared.metrics.fault(Fault::ProxyHeader);
@@ -183,7 +183,8 @@ async fn serve(
     }
     let caller = Caller::here(ends);
     let mut record = ConnectionRecord::new(shared, Client::Socket(from), address.clone(), caller);
-    match way::find(shared, &address, &Origin::Client, &caller).await {
+    // In a box of its own, so that what carries on is small.
+    match Box::pin(way::find(shared, &address, &Origin::Client, &caller)).await {
         Ok(way) => {
             record.set_route(way.route);
             if let Some(end) = way.far.end() {

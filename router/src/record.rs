@@ -32,16 +32,15 @@ impl std::fmt::Display for Client {
 }
 
 /// The bytes of one direction: the connection's own count and the router's total.
-#[derive(Clone)]
 pub(crate) struct Meter {
-    own: Arc<AtomicU64>,
+    own: AtomicU64,
     total: Counter,
 }
 
 impl Meter {
     fn new(total: Counter) -> Self {
         Self {
-            own: Arc::default(),
+            own: AtomicU64::default(),
             total,
         }
     }
@@ -59,7 +58,7 @@ impl Meter {
 
 /// What is known about a connection; dropping it writes it.
 pub(crate) struct ConnectionRecord {
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     access: Arc<AccessLog>,
     caller: Caller,
     client: Client,

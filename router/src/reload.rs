@@ -131,7 +131,7 @@ impl Running {
             .retain(|name, (source, _)| config.tls.get(name) == Some(source));
         for (name, source) in &config.tls {
             if !self.profiles.contains_key(name) {
-                let (secrets, metrics) = (self.secrets.clone(), self.shared.metrics.clone());
+                let (secrets, metrics) = (self.secrets.clone(), (*self.shared.metrics).clone());
                 let profile = follow(name.clone(), source.clone(), secrets, metrics).await;
                 self.profiles.insert(name.clone(), (source.clone(), profile));
             }

@@ -37,7 +37,7 @@ const REFUSALS: usize = 32;
 /// What the router's tasks share.
 pub(crate) struct Shared {
     pub(crate) net: Net,
-    pub(crate) metrics: Metrics,
+    pub(crate) metrics: Arc<Metrics>,
     /// Whether there is a log record for each connection.
     pub(crate) access: Arc<AccessLog>,
     /// Begins the drain.
@@ -230,7 +230,7 @@ impl Shared {
     pub(crate) fn new(net: Net, metrics: Metrics, shutdown: Shutdown) -> Self {
         Self {
             net,
-            metrics,
+            metrics: Arc::new(metrics),
             access: Arc::default(),
             shutdown,
             force: CancellationToken::new(),

@@ -159,7 +159,14 @@ pub(crate) async fn serve(shared: Arc<Shared>, link: Arc<LiveLink>, stream: Stre
     };
     let found = if link.credential.reaches(&address) {
         let (arrival, header) = (&arrival, &header);
-        way::find(&shared, &address, &Origin::Link { arrival, header }, &caller).await
+        // In a box of its own, so that what carries on is small.
+        Box::pin(way::find(
+            &shared,
+            &address,
+            &Origin::Link { arrival, header },
+            &caller,
+        ))
+        .await
     } else {
         shared.metrics.refused(RefusedFor::Reach);
         tracing::warn!(link = link.name, peer = link.peer.name, %address, "the peer wants an address that its token does not reach");
@@ -172,7 +179,8 @@ pub(crate) async fn serve(shared: Arc<Shared>, link: Arc<LiveLink>, stream: Stre
             record.set_route(way.route);
             let stream = Stream { send, receive };
             if address.is_udp() {
-                datagrams(&shared, &link, stream, way.far, header.datagram_session, record).await;
+                let session = header.datagram_session;
+                Box::pin(datagrams(&shared, &link, stream, way.far, session, record)).await;
             } else {
                 connection(&shared, stream, way.far, record).await;
             }

@@ -216,10 +216,10 @@ pub(super) async fn relay(
     metrics.udp_sessions.inc();
     let never = CancellationToken::new();
     let removed = target.as_ref().map_or(&never, |target| &target.removed);
-    let (sent, received) = (record.sent.clone(), record.received.clone());
+    let (sent, received) = (&record.sent, &record.received);
     let (ending, over) = tokio::select! {
-        over = forward(&mut near.inlet, &mut far.outlet, metrics, &sent, activity) => (Ending::Completed, Some(over)),
-        over = forward(&mut far.inlet, &mut near.outlet, metrics, &received, activity) => (Ending::Completed, Some(over)),
+        over = forward(&mut near.inlet, &mut far.outlet, metrics, sent, activity) => (Ending::Completed, Some(over)),
+        over = forward(&mut far.inlet, &mut near.outlet, metrics, received, activity) => (Ending::Completed, Some(over)),
         () = activity.idle(idle) => (Ending::Idle, None),
         () = removed.cancelled() => (Ending::TargetRemoved, None),
         () = shared.force.cancelled() => (Ending::Shutdown, None),

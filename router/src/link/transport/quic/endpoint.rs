@@ -11,12 +11,13 @@ use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::crypto::{CryptoError, HmacKey};
 use quinn::{
     AckFrequencyConfig, ClientConfig, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig,
-    IdleTimeout, MtuDiscoveryConfig, ServerConfig, TokioRuntime, TransportConfig, VarInt,
+    IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt,
 };
 use sha2::{Digest, Sha256};
 
 use super::congestion::TolerantConfig;
 use super::connection::QuicConnection;
+use super::runtime::LinkRuntime;
 use crate::link::failure::Failure;
 use crate::link::transport::{Connection, ConnectionError, CryptoSetupError, Settings};
 use crate::wire;
@@ -197,7 +198,7 @@ fn endpoint(
     // Best effort: without it the system's default stays.
     let _ = buffers.set_recv_buffer_size(SOCKET_BUFFER);
     let _ = buffers.set_send_buffer_size(SOCKET_BUFFER);
-    Endpoint::new(config, server, socket, Arc::new(TokioRuntime))
+    Endpoint::new(config, server, socket, Arc::new(LinkRuntime))
 }
 
 fn client_endpoint(any: SocketAddr) -> std::io::Result<Endpoint> {

@@ -4,6 +4,7 @@ mod congestion;
 mod connection;
 mod endpoint;
 mod listener;
+mod runtime;
 
 pub(crate) use connection::{QuicConnection, QuicReceive, QuicSend};
 pub(crate) use endpoint::{ClientEndpoints, dial};

@@ -16,13 +16,13 @@ use tokio::time::timeout;
 
 use super::super::{Connection, ConnectionError, Settings};
 use super::ALPN;
-use super::buffer::Size;
 use super::connection::Shared;
 use super::greeting::{Purpose, Ticket};
 use super::handshake::{self, LIMIT};
 use super::keeper::LANES;
 use super::mux::Side;
 use super::setup::{Greeter, prepare};
+use crate::buffer::Size;
 
 /// A listener that cannot accept (out of files, for one) tries again after this.
 const AGAIN: Duration = Duration::from_millis(100);

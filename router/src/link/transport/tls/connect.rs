@@ -14,13 +14,13 @@ use tokio::time::timeout;
 
 use super::super::{Connection, ConnectionError, Settings};
 use super::ALPN;
-use super::buffer::Size;
 use super::connection::Parts;
 use super::greeting::{Greeting, Purpose, Ticket};
 use super::handshake::{self, LIMIT};
 use super::keeper::LaneDialler;
 use super::mux::Side;
 use super::setup::{Greeter, prepare};
+use crate::buffer::Size;
 
 /// Makes another TCP connection to the peer, the way the first was made; lanes need it.
 pub(crate) type Redial =

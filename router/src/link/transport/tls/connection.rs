@@ -6,8 +6,9 @@
 //! ```
 //!
 //! The state is locked for as long as it takes to copy frames into records or out of them, never while something is
-//! sealed, opened, or in a system call. The writer lets all tasks that are ready go first, so that what they have to
-//! say leaves in one record.
+//! sealed, opened, or in a system call. The writer writes what there is as soon as it is woken, and whatever has come
+//! meanwhile next. Letting all ready tasks go first fills records better, but the peer's core waits meanwhile: 64
+//! connections had a quarter fewer requests a second.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -23,7 +24,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::error::{ConnectionError, Party};
 use super::super::tcp::Watch;
-use super::buffer::Size;
 use super::frame::ProtocolError;
 use super::greeting::Ticket;
 use super::incoming::{Incoming, Opening};
@@ -31,6 +31,7 @@ use super::lane::{LaneReceive, LaneSend};
 use super::mux::{End, Mux};
 use super::outgoing::Outgoing;
 use super::record::{RecordError, Sealer};
+use crate::buffer::Size;
 
 /// A silent peer is gone after this.
 pub(super) const IDLE: Duration = Duration::from_secs(10);
@@ -196,7 +197,7 @@ pub(super) async fn write(
     loop {
         tokio::select! {
             biased;
-            () = shared.to_write.notified() => tokio::task::yield_now().await,
+            () = shared.to_write.notified() => {}
             () = shared.over.cancelled() => {}
             _ = alive.tick() => {
                 let now = shared.sent.load(Ordering::Relaxed);

@@ -17,8 +17,8 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::tcp::OwnedReadHalf;
 
-use super::buffer::{Buffer, Size};
 use super::record::{Content, Opener, RecordError};
+use crate::buffer::{Buffer, Size};
 
 /// What is kept without a copy is at least so long.
 const WORTH_SHARING: usize = 8 << 10;

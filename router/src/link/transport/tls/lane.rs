@@ -20,11 +20,11 @@ use tokio::io::AsyncWrite;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::super::tcp::Watch;
-use super::buffer::Size;
 use super::frame::{Frame, Frames, HEADER, Output, ProtocolError, data_header};
 use super::incoming::{Incoming, Opening};
 use super::outgoing::{Batch, Outgoing};
 use super::record::{RecordError, Sealer};
+use crate::buffer::Size;
 
 /// Why a lane broke.
 #[derive(Debug, thiserror::Error)]

@@ -13,7 +13,6 @@
 //! as long as there is something in them, so that an idle connection or stream holds none.
 
 mod accept;
-mod buffer;
 mod connect;
 mod connection;
 mod frame;

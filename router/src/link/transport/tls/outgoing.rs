@@ -9,9 +9,9 @@
 
 use std::ops::Range;
 
-use super::buffer::{Buffer, Size};
 use super::frame::{self, Output, PAYLOAD, RECORD};
 use super::record::{DATA, HEADER, RecordError, Sealer, TRAILER};
+use crate::buffer::{Buffer, Size};
 
 /// Where the first record begins: then the payload of a data frame that begins a record is aligned.
 const START: usize = 64 - HEADER - frame::HEADER;

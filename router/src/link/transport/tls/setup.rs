@@ -15,7 +15,6 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use super::super::tcp::{self, Watch};
 use super::super::{ConnectionError, Party, Settings};
 use super::TlsConnection;
-use super::buffer::Size;
 use super::connection::{IDLE, Parts, Shared, alerted, read, write};
 use super::greeting::{Greeting, GreetingError, Purpose, Ticket};
 use super::handshake::{HandshakeError, Secured};
@@ -24,6 +23,7 @@ use super::keeper::{LaneDialler, keep};
 use super::lane::{LaneReceive, LaneSend};
 use super::mux::{Limits, Mux, Side};
 use super::record::{DATA, HEADER, Sealer, TRAILER};
+use crate::buffer::Size;
 
 /// What peers may send us without an answer: little for each stream at first, since it grows for those that need it,
 /// and a bound for all together, which is the bound of a link's memory.
