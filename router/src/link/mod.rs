@@ -28,8 +28,6 @@ mod reach;
 mod rounds;
 mod session;
 mod stream;
-// A stream's halves are whole on every transport, also where nobody waits for `stopped`.
-#[allow(dead_code)]
 mod transport;
 
 pub(crate) use accept::{Accept, accept};

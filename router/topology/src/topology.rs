@@ -25,8 +25,11 @@ pub(crate) const HOLD: u64 = 100;
 const HOLD_PATHS: u64 = 50;
 /// Interior links from which on a network is large.
 const LARGE: usize = 4_000;
-/// Edges are not told of changes again sooner than this.
+/// Edges are not told of changes again sooner than this, and later where there are many: by so many edges a millisecond,
+/// up to the most. Telling each of a thousand edges of each other that comes is what a thousand edges cost.
 const HOLD_EDGES: u64 = 50;
+const EDGES_A_MILLISECOND: u64 = 4;
+const HOLD_EDGES_MOST: u64 = 500;
 
 /// What this router is and has: its document, as far as routing is concerned.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -146,6 +149,8 @@ pub struct Topology {
     pub(crate) paths_dirty: bool,
     paths_at: u64,
     edges_at: u64,
+    /// How many edges there are.
+    attached: u64,
     pub(crate) refresh_at: u64,
     pub(crate) compare_at: u64,
     pub(crate) wake: BTreeSet<LinkId>,
@@ -180,6 +185,7 @@ impl Topology {
             paths_dirty: false,
             paths_at: 0,
             edges_at: 0,
+            attached: 0,
             refresh_at: now.saturating_add(REFRESH),
             // Not when refreshes are on their way, which would look like differences.
             compare_at: now.saturating_add(COMPARE / 2),
@@ -261,7 +267,7 @@ impl Topology {
             at = at.min(self.paths_at + HOLD_PATHS);
         }
         if !self.for_edges.addresses.is_empty() || !self.for_edges.sites.is_empty() {
-            at = at.min(self.edges_at + HOLD_EDGES);
+            at = at.min(self.edges_at + self.hold_edges());
         }
         at
     }
@@ -377,7 +383,10 @@ impl Topology {
         self.wake.insert(id);
         match kind {
             LinkKind::Interior => self.interior_changed(),
-            LinkKind::Attached => self.set_own(id.0, Some((cost, has))),
+            LinkKind::Attached => {
+                self.attached += 1;
+                self.set_own(id.0, Some((cost, has)));
+            }
             LinkKind::Uplink => {}
         }
         self.tell_own();
@@ -394,7 +403,10 @@ impl Topology {
                 // Others may have left it to the lost neighbour to tell us something.
                 self.compare();
             }
-            LinkKind::Attached => self.set_own(id.0, None),
+            LinkKind::Attached => {
+                self.attached -= 1;
+                self.set_own(id.0, None);
+            }
             LinkKind::Uplink => self.changed.addresses.extend(link.reach.into_keys()),
         }
         self.tell_own();
@@ -587,10 +599,15 @@ impl Topology {
         ways
     }
 
+    /// How long after telling edges they are told again.
+    fn hold_edges(&self) -> u64 {
+        (HOLD_EDGES + self.attached / EDGES_A_MILLISECOND).min(HOLD_EDGES_MOST)
+    }
+
     /// Notes for each edge what changed for it.
     fn tell_edges(&mut self) {
         let nothing = self.for_edges.addresses.is_empty() && self.for_edges.sites.is_empty();
-        if nothing || self.now < self.edges_at + HOLD_EDGES {
+        if nothing || self.now < self.edges_at + self.hold_edges() {
             return;
         }
         self.edges_at = self.now;

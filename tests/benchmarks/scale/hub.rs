@@ -60,6 +60,8 @@ impl Hub {
                 name: name(number),
                 serial: facts.serial,
                 fingerprint: facts.fingerprint,
+                // As fleets have it: an edge is told of what it may reach, not of all other edges.
+                reach: Some(vec!["hub".into()]),
                 ..TokenSection::default()
             });
         }

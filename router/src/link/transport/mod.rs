@@ -268,6 +268,7 @@ impl SendStream {
     }
 
     /// Waits until the peer wants no more, has everything, or the connection is gone.
+    #[cfg(test)]
     pub(crate) async fn stopped(&mut self) {
         match self {
             Self::Quic(stream) => stream.stopped().await,

@@ -143,6 +143,7 @@ impl QuicSend {
         let _ = self.0.reset(VarInt::from_u32(code));
     }
 
+    #[cfg(test)]
     pub(crate) async fn stopped(&mut self) {
         // However it came, nobody reads any more.
         let _ = self.0.stopped().await;

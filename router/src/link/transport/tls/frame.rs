@@ -67,9 +67,6 @@ pub(super) enum ProtocolError {
     /// A lane that is not there, is in use, or is not this side's to give.
     #[error("lane {0} is not to be used so")]
     Lane(u32),
-    /// A greeting that is not the first frame, or makes no sense.
-    #[error("a greeting that makes no sense")]
-    Greeting,
 }
 
 /// One frame; payloads are borrowed from the record.

@@ -232,6 +232,7 @@ impl TlsSend {
     }
 
     /// Waits until the peer wants no more, has everything, or the connection is gone.
+    #[cfg(test)]
     pub(crate) async fn stopped(&mut self) {
         unwanted(&self.handle, self.id).await;
     }
