@@ -47,6 +47,8 @@ mod service;
 pub mod telemetrygen;
 pub mod thrift;
 mod tls;
+mod together;
+mod unary;
 pub mod wire;
 pub mod zipkin;
 

@@ -1,52 +1,11 @@
-//! gRPC with payloads as bytes, and `google.rpc.Status` with its retry delay.
+//! `google.rpc.Status` with its retry delay.
 
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes};
 use prost::Message;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Code, Status};
 
 use crate::component::Refusal;
-
-/// Hands messages on as they are encoded.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct BytesCodec;
-
-impl Codec for BytesCodec {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        BytesCodec
-    }
-
-    fn decoder(&mut self) -> Self {
-        BytesCodec
-    }
-}
-
-impl Encoder for BytesCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, item: Bytes, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        out.reserve(item.len());
-        out.put(item);
-        Ok(())
-    }
-}
-
-impl Decoder for BytesCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, source: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(source.copy_to_bytes(source.remaining())))
-    }
-}
 
 /// `google.rpc.Status`.
 #[derive(Clone, PartialEq, Message)]

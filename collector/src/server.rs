@@ -14,7 +14,7 @@ use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
@@ -33,7 +33,10 @@ use crate::batch::Context;
 use crate::component::{ComponentContext, Running, StartError};
 use crate::extensions::auth::{AuthError, Principal, ServerAuth};
 use crate::tls;
+use crate::together::{Requests, Together};
 
+/// The largest frames of HTTP/2 that are taken: whoever asks for it sends fewer.
+const MAX_FRAME: u32 = 64 << 10;
 /// How often the authorities of clients are read again where only that is asked for.
 const CLIENT_CA_RELOAD: Duration = Duration::from_secs(10);
 /// Connections of one server at once.
@@ -251,12 +254,17 @@ async fn serve<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+    let requests = Requests::default();
+    let mut builder = auto::Builder::new(requests.clone());
     builder
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(HANDSHAKE);
-    builder.http2().timer(TokioTimer::new()).adaptive_window(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .adaptive_window(true)
+        .max_frame_size(MAX_FRAME);
     if max_streams > 0 {
         builder.http2().max_concurrent_streams(max_streams);
     }
@@ -270,7 +278,8 @@ async fn serve<S>(
     let connection = builder
         .serve_connection(TokioIo::new(stream), service)
         .into_owned();
-    if let Err(error) = watcher.watch(connection).await {
+    let connection = Together::new(watcher.watch(connection), requests);
+    if let Err(error) = connection.await {
         tracing::debug!(%error, "a connection ended");
     }
 }

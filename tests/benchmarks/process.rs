@@ -56,6 +56,14 @@ impl Process {
     pub(crate) fn memory_kib(&self) -> f64 {
         self.family().into_iter().map(memory_kib).sum()
     }
+
+    /// KiB that it alone had in memory at its most.
+    pub(crate) fn peak_memory_kib(&self) -> f64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        line.and_then(|line| line.split_whitespace().next()?.parse().ok())
+            .unwrap_or(0.0)
+    }
 }
 
 impl Drop for Process {

@@ -12,8 +12,10 @@ mod change;
 mod datagrams;
 mod demo;
 mod input;
+mod interop;
 mod kubectl;
 mod nothing_lost;
+mod patterns;
 mod real_cluster;
 mod support;
 mod survival;
@@ -36,6 +38,8 @@ fn main() {
         change::trials(),
         real_cluster::trials(),
         nothing_lost::trials(),
+        interop::trials(),
+        patterns::trials(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit();
 }

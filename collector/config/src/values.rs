@@ -195,7 +195,7 @@ pub enum Compression {
     Gzip,
     /// zstd.
     Zstd,
-    /// Snappy, as one block (HTTP only).
+    /// Snappy: framed over gRPC, as one block over HTTP.
     Snappy,
     /// Snappy, framed (HTTP only).
     #[serde(rename = "x-snappy-framed")]

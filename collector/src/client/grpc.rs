@@ -4,25 +4,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::uri::PathAndQuery;
-use ::http::{HeaderName, HeaderValue, Uri};
+use ::http::{HeaderName, HeaderValue, Method, Request, Uri, header};
 use bytes::Bytes;
 use karez_collector_config::common as config;
 use karez_collector_config::endpoint::grpc_target;
 use karez_collector_config::uses_tls;
 use karez_collector_config::values::Compression;
 use rustls::pki_types::ServerName;
-use tonic::codec::CompressionEncoding;
+use tonic::body::Body;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Status};
+use tonic::{Code, Status};
+use tower::{Service, ServiceExt};
 
 use super::Dial;
+use super::gather::Gathered;
 use crate::component::{ComponentContext, Outcome, StartError};
 use crate::extensions::auth::ClientAuth;
-use crate::rpc::{BytesCodec, retry_delay};
+use crate::rpc::retry_delay;
 use crate::tls;
+use crate::unary::{self, ACCEPTED, ENCODING, ENCODINGS, Packing, Sent};
 
 /// Largest answer that is read: an export's is small.
 const MAX_ANSWER: usize = 4 << 20;
+/// Messages from this size on are compressed on a thread for such work.
+const PACK_ASIDE: usize = 64 << 10;
 
 /// A client, which connects when it is first used and again after a connection broke.
 #[derive(Clone)]
@@ -31,7 +36,7 @@ pub struct GrpcClient {
     origin: Uri,
     headers: Vec<(HeaderName, HeaderValue)>,
     auth: Option<Arc<dyn ClientAuth>>,
-    compression: Compression,
+    packing: Option<Packing>,
     endpoint: String,
 }
 
@@ -56,17 +61,7 @@ impl GrpcClient {
             let (message, mend) = wrong.split_once("; ").unwrap_or((&wrong, "correct it"));
             StartError::config("endpoint", message, mend)
         })?;
-        if !matches!(
-            client.compression,
-            Compression::Gzip | Compression::Zstd | Compression::None
-        ) {
-            let message = "gRPC is compressed here with gzip or zstd, or not at all";
-            return Err(StartError::config(
-                "compression",
-                message,
-                "write gzip, zstd or none",
-            ));
-        }
+        let packing = packing(client.compression)?;
         let secure = uses_tls(client, target.tls);
         let auth = cx.client_auth(client.auth.as_ref())?;
         if !secure && auth.as_ref().is_some_and(|auth| auth.needs_secure_transport()) {
@@ -123,11 +118,11 @@ impl GrpcClient {
             StartError::config("user_agent", "cannot be sent as a header", "use plain characters")
         })?;
         Ok(GrpcClient {
-            channel: endpoint.connect_with_connector_lazy(dial),
+            channel: endpoint.connect_with_connector_lazy(Gathered(dial)),
             origin,
             headers: headers(&client.headers)?,
             auth,
-            compression: client.compression,
+            packing,
             endpoint: client.endpoint.clone(),
         })
     }
@@ -155,35 +150,16 @@ impl GrpcClient {
         timeout: Duration,
         more: Option<(HeaderName, HeaderValue)>,
     ) -> Result<Bytes, CallError> {
-        let mut request = Request::new(message);
-        let mut sent = request.metadata().clone().into_headers();
-        sent.extend(more.map(|(name, value)| (Some(name), value)));
-        for (name, value) in &self.headers {
-            sent.append(name.clone(), value.clone());
-        }
-        if let Some(auth) = &self.auth {
-            let credentials = auth
-                .headers()
-                .map_err(|error| CallError::Credentials(error.to_string()))?;
-            for (name, value) in credentials {
-                sent.insert(name, value);
-            }
-        }
-        *request.metadata_mut() = tonic::metadata::MetadataMap::from_headers(sent);
-        let mut grpc = tonic::client::Grpc::with_origin(self.channel.clone(), self.origin.clone())
-            .max_decoding_message_size(MAX_ANSWER)
-            .accept_compressed(CompressionEncoding::Gzip);
-        grpc = match self.compression {
-            Compression::Gzip => grpc.send_compressed(CompressionEncoding::Gzip),
-            Compression::Zstd => grpc.send_compressed(CompressionEncoding::Zstd),
-            // What only HTTP has is refused when the client is made.
-            _ => grpc,
-        };
+        let request = self.request(path, message, more).await?;
+        let mut channel = self.channel.clone();
         let call = async {
-            grpc.ready()
+            let failed = |error: tonic::transport::Error| Status::from_error(error.into());
+            let ready = channel
+                .ready()
                 .await
                 .map_err(|error| Status::unavailable(chain(&error)))?;
-            grpc.unary(request, path, BytesCodec).await
+            let answer = ready.call(request).await.map_err(failed)?;
+            unary::read_answer(answer, MAX_ANSWER).await
         };
         let called = match timeout.is_zero() {
             true => call.await,
@@ -191,8 +167,77 @@ impl GrpcClient {
                 .await
                 .map_err(|_| CallError::Timeout(timeout))?,
         };
-        called.map(tonic::Response::into_inner).map_err(CallError::Status)
+        called.map_err(CallError::Status)
     }
+
+    async fn request(
+        &self,
+        path: PathAndQuery,
+        message: Bytes,
+        more: Option<(HeaderName, HeaderValue)>,
+    ) -> Result<Request<Body>, CallError> {
+        let message = match self.packing {
+            None => message,
+            Some(packing) => pack(packing, message).await?,
+        };
+        let body = Sent::new(message, self.packing.is_some())
+            .ok_or_else(|| CallError::Status(Status::resource_exhausted("the message is too large")))?;
+        let mut request = Request::new(Body::new(body));
+        *request.method_mut() = Method::POST;
+        let mut uri = self.origin.clone().into_parts();
+        uri.path_and_query = Some(path);
+        *request.uri_mut() = Uri::from_parts(uri)
+            .map_err(|error| CallError::Status(Status::internal(format!("no address: {error}"))))?;
+        let headers = request.headers_mut();
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(ACCEPTED, HeaderValue::from_static(ENCODINGS));
+        if let Some(packing) = self.packing {
+            headers.insert(ENCODING, HeaderValue::from_static(packing.name()));
+        }
+        headers.extend(more.map(|(name, value)| (Some(name), value)));
+        for (name, value) in &self.headers {
+            headers.append(name.clone(), value.clone());
+        }
+        if let Some(auth) = &self.auth {
+            let credentials = auth
+                .headers()
+                .map_err(|error| CallError::Credentials(error.to_string()))?;
+            for (name, value) in credentials {
+                headers.insert(name, value);
+            }
+        }
+        Ok(request)
+    }
+}
+
+/// How the document says that messages are compressed.
+fn packing(compression: Compression) -> Result<Option<Packing>, StartError> {
+    match compression {
+        Compression::None => Ok(None),
+        Compression::Gzip => Ok(Some(Packing::Gzip)),
+        Compression::Zstd => Ok(Some(Packing::Zstd)),
+        Compression::Snappy => Ok(Some(Packing::Snappy)),
+        Compression::SnappyFramed | Compression::Zlib | Compression::Deflate => Err(StartError::config(
+            "compression",
+            "gRPC is compressed with gzip, zstd or snappy, or not at all",
+            "write gzip, zstd, snappy or none",
+        )),
+    }
+}
+
+/// Packs a message: a large one aside, so that nothing else waits for it.
+async fn pack(packing: Packing, message: Bytes) -> Result<Bytes, CallError> {
+    let packed = match message.len() < PACK_ASIDE {
+        true => packing.pack(&message),
+        false => tokio::task::spawn_blocking(move || packing.pack(&message))
+            .await
+            .unwrap_or_else(|error| Err(std::io::Error::other(error))),
+    };
+    packed.map_err(|error| {
+        let message = format!("the message cannot be compressed: {error}");
+        CallError::Status(Status::internal(message))
+    })
 }
 
 impl CallError {

@@ -2,6 +2,7 @@
 
 mod dial;
 mod fetch;
+mod gather;
 mod grpc;
 mod http;
 mod proxy;

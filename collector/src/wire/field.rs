@@ -33,7 +33,19 @@ pub struct Field<'a> {
 }
 
 /// Reads a variable-length integer, advancing the bytes.
+#[inline]
 pub fn take_varint(bytes: &mut &[u8]) -> Result<u64, Malformed> {
+    // Keys and lengths mostly have one byte.
+    match bytes.split_first() {
+        Some((&byte, rest)) if byte < 0x80 => {
+            *bytes = rest;
+            Ok(u64::from(byte))
+        }
+        _ => take_long_varint(bytes),
+    }
+}
+
+fn take_long_varint(bytes: &mut &[u8]) -> Result<u64, Malformed> {
     let mut value = 0u64;
     for index in 0..10 {
         let (&byte, rest) = bytes.split_first().ok_or(Malformed::Truncated)?;
@@ -50,6 +62,7 @@ pub fn take_varint(bytes: &mut &[u8]) -> Result<u64, Malformed> {
 }
 
 /// Reads a field's key, advancing the bytes.
+#[inline]
 pub(super) fn take_key(bytes: &mut &[u8]) -> Result<(u32, WireType), Malformed> {
     let key = u32::try_from(take_varint(bytes)?).map_err(|_| Malformed::Key)?;
     let wire_type = match key & 7 {
@@ -67,6 +80,7 @@ pub(super) fn take_key(bytes: &mut &[u8]) -> Result<(u32, WireType), Malformed> 
     }
 }
 
+#[inline]
 pub(super) fn take<'a>(bytes: &mut &'a [u8], length: usize) -> Result<&'a [u8], Malformed> {
     if length > bytes.len() {
         return Err(Malformed::Truncated);
@@ -76,6 +90,7 @@ pub(super) fn take<'a>(bytes: &mut &'a [u8], length: usize) -> Result<&'a [u8], 
     Ok(value)
 }
 
+#[inline]
 pub(super) fn take_delimited<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], Malformed> {
     let length = usize::try_from(take_varint(bytes)?).map_err(|_| Malformed::Truncated)?;
     take(bytes, length)
@@ -137,7 +152,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-impl Field<'_> {
+impl<'a> Field<'a> {
     /// The value of a number.
     pub fn number_value(&self) -> u64 {
         match self.wire_type {
@@ -152,7 +167,7 @@ impl Field<'_> {
     }
 
     /// The value of a text; empty if it is none.
-    pub fn text(&self) -> &str {
+    pub fn text(&self) -> &'a str {
         std::str::from_utf8(self.value).unwrap_or("")
     }
 }

@@ -54,16 +54,8 @@ fn message(
 ) -> Result<(), Malformed> {
     while !bytes.is_empty() {
         let (number, wire_type) = take_key(&mut bytes)?;
-        let Some(kind) = schema
-            .fields
-            .iter()
-            .find(|(n, _)| *n == number)
-            .map(|(_, kind)| *kind)
-        else {
-            skip(number, wire_type, &mut bytes, depth)?;
-            continue;
-        };
-        match (kind, wire_type) {
+        match (schema.kind(number), wire_type) {
+            (Kind::Unknown, _) => skip(number, wire_type, &mut bytes, depth)?,
             (Kind::Message(inner), WireType::Delimited) => {
                 let value = take_delimited(&mut bytes)?;
                 if depth + 1 > MAX_DEPTH {
@@ -74,7 +66,9 @@ fn message(
             }
             (Kind::Text, WireType::Delimited) => {
                 let value = take_delimited(&mut bytes)?;
-                std::str::from_utf8(value).map_err(|_| Malformed::Text(number))?;
+                if !is_text(value) {
+                    return Err(Malformed::Text(number));
+                }
             }
             (Kind::Bytes, WireType::Delimited) => {
                 take_delimited(&mut bytes)?;
@@ -103,6 +97,12 @@ fn message(
         }
     }
     Ok(())
+}
+
+/// Whether bytes are UTF-8. Most are short and ASCII.
+#[inline]
+fn is_text(bytes: &[u8]) -> bool {
+    bytes.is_ascii() || std::str::from_utf8(bytes).is_ok()
 }
 
 /// Skips a field that is not known, its key already read.

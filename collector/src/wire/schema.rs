@@ -1,8 +1,10 @@
 //! OTLP's messages: which field is encoded how. Only what a decoder checks: fields it does not know it skips.
 
-/// How a known field must be encoded.
+/// How a field must be encoded.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Kind {
+    /// Not a field of the message: skipped.
+    Unknown,
     /// A message.
     Message(&'static Schema),
     /// A text, valid UTF-8.
@@ -21,24 +23,45 @@ pub(super) enum Kind {
     Fixed64s,
 }
 
+/// More than the largest field number.
+const FIELDS: usize = 17;
+
 /// A message.
 #[derive(Debug)]
 pub(super) struct Schema {
-    /// Field numbers and kinds.
-    pub(super) fields: &'static [(u32, Kind)],
+    /// The kinds by field number.
+    fields: [Kind; FIELDS],
     /// Whether it is what is counted.
     pub(super) item: bool,
 }
 
-const fn message(fields: &'static [(u32, Kind)]) -> Schema {
-    Schema { fields, item: false }
+impl Schema {
+    /// The kind of a field.
+    #[inline]
+    pub(super) fn kind(&self, number: u32) -> Kind {
+        self.fields.get(number as usize).copied().unwrap_or(Unknown)
+    }
 }
 
-const fn item(fields: &'static [(u32, Kind)]) -> Schema {
-    Schema { fields, item: true }
+const fn schema(list: &[(u32, Kind)], item: bool) -> Schema {
+    let mut fields = [Unknown; FIELDS];
+    let mut index = 0;
+    while index < list.len() {
+        fields[list[index].0 as usize] = list[index].1;
+        index += 1;
+    }
+    Schema { fields, item }
 }
 
-use Kind::{Bytes, Fixed32, Fixed64, Fixed64s, Message, Text, Varint, Varints};
+const fn message(fields: &[(u32, Kind)]) -> Schema {
+    schema(fields, false)
+}
+
+const fn item(fields: &[(u32, Kind)]) -> Schema {
+    schema(fields, true)
+}
+
+use Kind::{Bytes, Fixed32, Fixed64, Fixed64s, Message, Text, Unknown, Varint, Varints};
 
 static ANY_VALUE: Schema = message(&[
     (1, Text),

@@ -9,17 +9,16 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::response::IntoResponse;
 use axum::routing::post;
-use bytes::Bytes;
+use bytes::{Buf, BufMut, Bytes};
 use futures::future::BoxFuture;
 use karez_collector::Service;
-use karez_collector::rpc::BytesCodec;
 use karez_collector_config::check;
 use karez_document::{Diagnosis, Origin};
 use karez_net::Net;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message;
-use tonic::codec::CompressionEncoding;
+use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
@@ -224,5 +223,44 @@ impl tonic::server::UnaryService<Bytes> for Backend {
                 }
             }
         })
+    }
+}
+
+/// Hands messages on as they are encoded.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct BytesCodec;
+
+impl Codec for BytesCodec {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        BytesCodec
+    }
+
+    fn decoder(&mut self) -> Self {
+        BytesCodec
+    }
+}
+
+impl Encoder for BytesCodec {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, item: Bytes, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        out.reserve(item.len());
+        out.put(item);
+        Ok(())
+    }
+}
+
+impl Decoder for BytesCodec {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, source: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(source.copy_to_bytes(source.remaining())))
     }
 }

@@ -1,9 +1,12 @@
 //! What the whole-system tests share: folders, processes, clusters, peers, waiting.
 
+pub(crate) mod backend;
 pub(crate) mod cluster;
+pub(crate) mod daemon;
 pub(crate) mod http;
 pub(crate) mod kubernetes;
 pub(crate) mod manifests;
+pub(crate) mod namespace;
 pub(crate) mod peers;
 pub(crate) mod process;
 pub(crate) mod site;

@@ -8,8 +8,8 @@ use std::sync::Mutex;
 
 use anyhow::Context;
 
-use super::Outcome;
 use super::stage::Need;
+use super::{Outcome, namespace};
 
 /// Whether a missing peer is a failure.
 pub(crate) fn required() -> bool {
@@ -31,7 +31,15 @@ pub(crate) fn missing(need: Need) -> Option<String> {
         Need::Peer(name) => locate(name)
             .is_none()
             .then(|| format!("the peer {name} is not built; run tests/peers/build {name}")),
+        Need::Program(name) => (!is_installed(name))
+            .then(|| format!("the program {name} is not installed; .ci/packages installs it")),
+        Need::Namespaces => namespace::missing(),
     }
+}
+
+fn is_installed(program: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
 /// The root of the workspace.

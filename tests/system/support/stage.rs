@@ -16,6 +16,10 @@ pub(crate) enum Need {
     Acceptance,
     /// A program that `tests/peers/build` builds.
     Peer(&'static str),
+    /// A program of the distribution's package of the same name.
+    Program(&'static str),
+    /// Networks of a test's own.
+    Namespaces,
 }
 
 /// The folder of one test; gone with it.

@@ -6,7 +6,7 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value as Variant;
 use regex::Regex;
 use sha2::{Digest, Sha256};
 
-use super::attributes::{Attributes, text, value_of};
+use super::attributes::{Attributes, Prepared, text, value_of};
 use crate::batch::Context;
 
 /// One action.
@@ -22,7 +22,7 @@ pub(super) struct Action {
 /// Where a value comes from.
 #[derive(Debug)]
 enum Source {
-    Value(AnyValue),
+    Value(Prepared),
     Attribute { name: String, default: Option<AnyValue> },
     Context { name: String, default: Option<AnyValue> },
 }
@@ -31,7 +31,7 @@ impl Action {
     pub(super) fn new(action: &config::Action) -> Result<Self, String> {
         let default = action.default_value.as_ref().map(value_of);
         let source = match (&action.value, &action.from_attribute) {
-            (Some(value), _) => Source::Value(value_of(value)),
+            (Some(value), _) => Source::Value(Prepared::new(&action.key, value_of(value))),
             (None, Some(name)) => Source::Attribute {
                 name: name.clone(),
                 default,
@@ -51,13 +51,15 @@ impl Action {
         })
     }
 
-    pub(super) fn apply(&self, attributes: &mut Attributes<'_>, context: Option<&Context>) {
+    pub(super) fn apply<'a>(&'a self, attributes: &mut Attributes<'a>, context: Option<&Context>) {
         let key = self.key.as_str();
         match self.kind {
             ActionKind::Insert if attributes.contains(key) => {}
             ActionKind::Update if !attributes.contains(key) => {}
             ActionKind::Insert | ActionKind::Update | ActionKind::Upsert => {
-                if let Some(value) = self.source(attributes, context) {
+                if let Source::Value(prepared) = &self.source {
+                    attributes.set_prepared(prepared);
+                } else if let Some(value) = self.source(attributes, context) {
                     attributes.set(key, value);
                 }
             }
@@ -91,9 +93,10 @@ impl Action {
         (!self.key.is_empty() && self.key == key) || self.pattern.as_ref().is_some_and(|p| p.is_match(key))
     }
 
+    /// The value, unless it is the document's own.
     fn source(&self, attributes: &Attributes<'_>, context: Option<&Context>) -> Option<AnyValue> {
         match &self.source {
-            Source::Value(value) => Some(value.clone()),
+            Source::Value(_) => None,
             Source::Attribute { name, default } => attributes.get(name).or_else(|| default.clone()),
             Source::Context { name, default } => {
                 let found = context.and_then(|context| context.find(name));

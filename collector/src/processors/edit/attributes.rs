@@ -23,18 +23,54 @@ struct Entry<'a> {
 }
 
 enum Value<'a> {
-    /// The encoding of an `AnyValue`; several when the field stood several times, which means their concatenation.
-    Encoded(Vec<&'a [u8]>),
+    /// The encoding of an `AnyValue`.
+    Encoded(&'a [u8]),
+    /// The same of one whose field stood several times, which means their concatenation.
+    Joined(Vec<u8>),
+    /// Written: the value, and the encoding of the `KeyValue`.
+    Prepared(&'a Prepared),
+    /// Written.
     Written(AnyValue),
+}
+
+/// An attribute that is written again and again, encoded once.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    key: String,
+    value: AnyValue,
+    pair: Vec<u8>,
+}
+
+impl Prepared {
+    /// Encodes an attribute.
+    pub(crate) fn new(key: &str, value: AnyValue) -> Self {
+        let pair = encode_pair(key, &value);
+        Prepared {
+            key: key.to_owned(),
+            value,
+            pair,
+        }
+    }
+}
+
+fn encode_pair(key: &str, value: &AnyValue) -> Vec<u8> {
+    let pair = KeyValue {
+        key: key.to_owned(),
+        value: Some(value.clone()),
+        ..KeyValue::default()
+    };
+    pair.encode_to_vec()
 }
 
 impl<'a> Attributes<'a> {
     /// Reads a message's attributes.
     pub(crate) fn read(message: &'a [u8], number: u32) -> Self {
         let own = fields(message).flatten().filter(|field| field.number == number);
+        let mut entries = Vec::with_capacity(16);
+        entries.extend(own.map(Entry::read));
         Attributes {
             number,
-            entries: own.map(Entry::read).collect(),
+            entries,
             changed: false,
         }
     }
@@ -58,7 +94,9 @@ impl<'a> Attributes<'a> {
         let entry = &self.entries[self.position(key)?];
         Some(match &entry.value {
             Value::Written(value) => value.clone(),
-            Value::Encoded(parts) => AnyValue::decode(parts.concat().as_slice()).unwrap_or_default(),
+            Value::Prepared(prepared) => prepared.value.clone(),
+            Value::Encoded(encoding) => AnyValue::decode(*encoding).unwrap_or_default(),
+            Value::Joined(encoding) => AnyValue::decode(encoding.as_slice()).unwrap_or_default(),
         })
     }
 
@@ -72,17 +110,29 @@ impl<'a> Attributes<'a> {
 
     /// Sets an attribute, which is added at the end if it is not there.
     pub(crate) fn set(&mut self, key: &str, value: AnyValue) {
+        self.put(Cow::Borrowed(key), Value::Written(value));
+    }
+
+    /// The same with what was encoded before.
+    pub(crate) fn set_prepared(&mut self, prepared: &'a Prepared) {
+        self.put(Cow::Borrowed(&prepared.key), Value::Prepared(prepared));
+    }
+
+    fn put(&mut self, key: Cow<'_, str>, value: Value<'a>) {
         self.changed = true;
-        match self.position(key) {
+        match self.position(&key) {
             Some(index) => {
                 let entry = &mut self.entries[index];
-                (entry.value, entry.whole) = (Value::Written(value), None);
+                (entry.value, entry.whole) = (value, None);
             }
             None => {
-                let key = Cow::Owned(key.to_owned());
+                let key = match &value {
+                    Value::Prepared(prepared) => Cow::Borrowed(prepared.key.as_str()),
+                    _ => Cow::Owned(key.into_owned()),
+                };
                 self.entries.push(Entry {
                     key,
-                    value: Value::Written(value),
+                    value,
                     whole: None,
                 });
             }
@@ -120,16 +170,12 @@ impl<'a> Attributes<'a> {
         for entry in &self.entries {
             match (entry.whole, &entry.value) {
                 (Some(whole), _) => out.extend_from_slice(whole),
+                (None, Value::Prepared(prepared)) => put_delimited(out, self.number, &prepared.pair),
                 (None, Value::Written(value)) => {
-                    let pair = KeyValue {
-                        key: entry.key.clone().into_owned(),
-                        value: Some(value.clone()),
-                        ..KeyValue::default()
-                    };
-                    put_delimited(out, self.number, &pair.encode_to_vec());
+                    put_delimited(out, self.number, &encode_pair(&entry.key, value));
                 }
                 // An entry without its own bytes has been written to.
-                (None, Value::Encoded(_)) => {}
+                (None, Value::Encoded(_) | Value::Joined(_)) => {}
             }
         }
     }
@@ -137,17 +183,22 @@ impl<'a> Attributes<'a> {
 
 impl<'a> Entry<'a> {
     fn read(field: Field<'a>) -> Self {
-        let (mut key, mut value) = ("", Vec::new());
+        let (mut key, mut value) = ("", None);
         for part in fields(field.value).flatten() {
-            match part.number {
-                1 => key = std::str::from_utf8(part.value).unwrap_or(""),
-                2 => value.push(part.value),
-                _ => {}
+            match (part.number, value.take()) {
+                (1, before) => (key, value) = (part.text(), before),
+                (2, None) => value = Some(Value::Encoded(part.value)),
+                (2, Some(Value::Encoded(first))) => value = Some(Value::Joined([first, part.value].concat())),
+                (2, Some(Value::Joined(mut joined))) => {
+                    joined.extend_from_slice(part.value);
+                    value = Some(Value::Joined(joined));
+                }
+                (_, before) => value = before,
             }
         }
         Entry {
             key: Cow::Borrowed(key),
-            value: Value::Encoded(value),
+            value: value.unwrap_or(Value::Encoded(&[])),
             whole: Some(field.whole),
         }
     }

@@ -36,8 +36,7 @@ pub(super) fn router(taking: &Taking, http: &OtlpHttpServer) -> axum::Router {
     for (signal, path) in routes {
         let path = format!("/{}", path.trim_start_matches('/'));
         // A path with braces would be a pattern; one that stands twice has its first meaning.
-        if taking.consumers.of(signal, "http").is_none() || path.contains(['{', '}']) || taken.contains(&path)
-        {
+        if !taking.carries(signal) || path.contains(['{', '}']) || taken.contains(&path) {
             continue;
         }
         let taking = taking.clone();
@@ -164,7 +163,7 @@ async fn handle(
         Ok(payload) => payload,
         Err((status, message)) => return failed(encoding, status, Code::InvalidArgument, message),
     };
-    match take(taking, signal, "http", payload, context, name).await {
+    match take(taking, signal, payload, context, name).await {
         Ok(()) => taken(encoding),
         Err(Failure::Malformed(error)) => failed(
             encoding,

@@ -17,7 +17,9 @@ use std::sync::Arc;
 
 use crate::batch::{Batch, Context};
 use crate::batch_name::{Known, Seen};
-use crate::component::{BatchName, ComponentContext, Consumers, Receiver, Refusal, Running, StartError};
+use crate::component::{
+    BatchName, ComponentContext, Consumer, Consumers, Receiver, Refusal, Running, StartError,
+};
 use crate::server::Server;
 use crate::wire::Malformed;
 
@@ -41,17 +43,16 @@ impl Receiver for OtlpReceiver {
     ) -> BoxFuture<'a, Result<Running, StartError>> {
         Box::pin(async move {
             let mut running = Running::none();
-            let consumers = &Taking {
-                consumers,
-                seen: Arc::default(),
-            };
+            let seen = Arc::<Seen>::default();
             if let Some(grpc) = &self.config.grpc {
                 let server = Server::grpc(grpc, "localhost:4317", "protocols.grpc");
-                running.join(server.serve(grpc::router(consumers, grpc), cx).await?);
+                let taking = Taking::new(&consumers, "grpc", &seen);
+                running.join(server.serve(grpc::router(&taking, grpc), cx).await?);
             }
             if let Some(http) = &self.config.http {
                 let server = Server::http(&http.server, "localhost:4318", "protocols.http");
-                running.join(server.serve(http::router(consumers, http), cx).await?);
+                let taking = Taking::new(&consumers, "http", &seen);
+                running.join(server.serve(http::router(&taking, http), cx).await?);
             }
             Ok(running)
         })
@@ -69,23 +70,36 @@ enum Failure {
 /// Where batches go, and which are known.
 #[derive(Clone)]
 struct Taking {
-    consumers: Consumers,
+    consumers: Arc<[Option<Consumer>; 3]>,
+    receiver: Arc<str>,
     seen: Arc<Seen>,
+}
+
+impl Taking {
+    fn new(consumers: &Consumers, transport: &'static str, seen: &Arc<Seen>) -> Self {
+        Taking {
+            consumers: Arc::new(Signal::ALL.map(|signal| consumers.of(signal, transport))),
+            receiver: consumers.receiver.to_string().into(),
+            seen: seen.clone(),
+        }
+    }
+
+    /// Whether a pipeline carries a signal.
+    fn carries(&self, signal: Signal) -> bool {
+        self.consumers[signal as usize].is_some()
+    }
 }
 
 /// Scans a payload and hands it on, unless its name says that this was done.
 async fn take(
     taking: &Taking,
     signal: Signal,
-    transport: &'static str,
     payload: Bytes,
     context: Arc<Context>,
     name: Option<BatchName>,
 ) -> Result<(), Failure> {
-    let consumer = taking
-        .consumers
-        .of(signal, transport)
-        .ok_or(Failure::NoPipeline(signal))?;
+    let consumer = taking.consumers[signal as usize].as_ref();
+    let consumer = consumer.ok_or(Failure::NoPipeline(signal))?;
     let batch = Batch::scan(signal, payload).map_err(Failure::Malformed)?;
     if batch.items == 0 {
         return Ok(());
@@ -97,7 +111,7 @@ async fn take(
     let under_way = match taking.seen.look(name) {
         Known::New(under_way) => under_way,
         Known::Taken => {
-            tracing::debug!(receiver = %taking.consumers.receiver, items = batch.items, "came twice");
+            tracing::debug!(receiver = %taking.receiver, items = batch.items, "came twice");
             return Ok(());
         }
         Known::UnderWay => {
@@ -105,6 +119,7 @@ async fn take(
             return Err(Failure::Refused(refusal));
         }
     };
+    let consumer = consumer.clone();
     // Also when the client leaves meanwhile: it will send again, and what was taken is then known.
     let sending = tokio::spawn(async move {
         let sent = consumer.send(batch).await;
