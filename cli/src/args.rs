@@ -99,6 +99,9 @@ pub(crate) enum Command {
     /// Make and look at connection tokens
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Make what sites prove themselves with at the ends of sealed services
+    #[command(subcommand)]
+    Seal(SealCommand),
     /// Look at links to other sites
     #[command(subcommand)]
     Link(LinkCommand),
@@ -431,6 +434,51 @@ pub(crate) enum TokenCommand {
     Inspect(TokenInspectArgs),
 }
 
+/// `karez seal …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum SealCommand {
+    /// Make the authority that vouches for the ends of sealed services; it stays with you
+    #[command(after_help = "Examples:\n  karez seal authority seal.pem\n")]
+    Authority(SealAuthorityArgs),
+    /// Make a site's certificate for sealed services: a Secret to apply at that site
+    #[command(
+        after_help = "Examples:\n  karez seal issue hub.yaml --authority seal.pem --site hub --serve db\n  karez seal issue shop.yaml --authority seal.pem --site shop-7 --reach db,otel:4317\n"
+    )]
+    Issue(SealIssueArgs),
+}
+
+/// `karez seal authority`
+#[derive(Debug, Args)]
+pub(crate) struct SealAuthorityArgs {
+    /// The file to write; it holds a private key and is made readable by you alone
+    pub(crate) file: PathBuf,
+    /// How long it is valid
+    #[arg(long, value_name = "DURATION", default_value = "87600h", value_parser = karez_site::claim::duration)]
+    pub(crate) lifetime: Duration,
+}
+
+/// `karez seal issue`
+#[derive(Debug, Args)]
+pub(crate) struct SealIssueArgs {
+    /// The file to write; it holds a private key and is made readable by you alone
+    pub(crate) file: PathBuf,
+    /// The file of the authority
+    #[arg(long)]
+    pub(crate) authority: PathBuf,
+    /// The site that it is for, as logs are to name it
+    #[arg(long)]
+    pub(crate) site: String,
+    /// Addresses that the site serves sealed, NAME or NAME:PORT, * at the end
+    #[arg(long, value_delimiter = ',', value_name = "ADDRESS")]
+    pub(crate) serve: Vec<String>,
+    /// Addresses that the site reaches sealed, and never otherwise
+    #[arg(long, value_delimiter = ',', value_name = "ADDRESS")]
+    pub(crate) reach: Vec<String>,
+    /// How long it is valid
+    #[arg(long, value_name = "DURATION", default_value = "8760h", value_parser = karez_site::claim::duration)]
+    pub(crate) lifetime: Duration,
+}
+
 /// What a token is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum TokenType {
@@ -531,6 +579,9 @@ pub(crate) struct ExposeArgs {
     /// Protocol
     #[arg(long, default_value = "tcp", value_parser = ["tcp", "udp", "http", "http2"])]
     pub(crate) protocol: String,
+    /// Encrypt its connections from the first to the last site, so that routers between cannot read them
+    #[arg(long)]
+    pub(crate) sealed: bool,
     #[command(flatten)]
     pub(crate) target: Target,
 }

@@ -174,13 +174,23 @@ impl Authority {
 
     /// Issues a certificate with a fresh key.
     pub fn issue(&self, subject: &Subject, now: Timestamp) -> Result<Credential, IssueError> {
+        self.issue_named(subject, &[], now)
+    }
+
+    /// The same with further URIs that name what the holder may do.
+    pub(crate) fn issue_named(
+        &self,
+        subject: &Subject,
+        uris: &[String],
+        now: Timestamp,
+    ) -> Result<Credential, IssueError> {
         let failed = |source| IssueError::Certificate {
             subject: subject.common_name.clone(),
             source,
         };
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed)?;
         Ok(Credential {
-            certificate_pem: self.certify(&key, subject, now)?,
+            certificate_pem: self.certify(&key, subject, uris, now)?,
             key_pem: key.serialize_pem(),
             ca_pem: self.certificate_pem.clone(),
         })
@@ -193,13 +203,14 @@ impl Authority {
         subject: &Subject,
         now: Timestamp,
     ) -> Result<String, IssueError> {
-        self.certify(&request.key, subject, now)
+        self.certify(&request.key, subject, &[], now)
     }
 
     fn certify(
         &self,
         key: &impl rcgen::PublicKeyData,
         subject: &Subject,
+        uris: &[String],
         now: Timestamp,
     ) -> Result<String, IssueError> {
         if self.facts.not_after <= now {
@@ -222,6 +233,9 @@ impl Authority {
         ];
         params.extended_key_usages = purposes(subject.usage);
         params.subject_alt_names = names(subject)?;
+        for uri in uris {
+            params.subject_alt_names.push(SanType::URI(ascii(uri)?));
+        }
         let issuer = Issuer::from_ca_cert_pem(&self.certificate_pem, &self.key).map_err(failed)?;
         let certificate = params.signed_by(key, &issuer).map_err(failed)?;
         Ok(certificate.pem())

@@ -16,8 +16,10 @@ mod claim;
 mod facts;
 mod fronted;
 mod inspect;
+mod late;
 mod request;
 mod scope;
+mod seal;
 mod suites;
 mod tls;
 mod token;
@@ -31,11 +33,13 @@ pub use claim::{
 pub use facts::{CertificateFacts, FactsError, TokenUri, der_signed_by, key_matches, signed_by, still_valid};
 pub use fronted::fronted_client_config;
 pub use inspect::{TokenReport, Validity, inspect};
+pub use late::Grace;
 pub use request::{CertificateRequest, NewKey, REQUEST_LIMIT, RequestError, request_digest};
 pub use scope::{
     ANNOTATION_EXPIRES, ANNOTATION_OFFER, ANNOTATION_REACH, ANNOTATION_ROLE, ANNOTATION_USED_BY,
     ANNOTATION_USES, ScopeError, TokenScope, is_pattern, patterns,
 };
+pub use seal::{SEAL_SERVER_NAME, SealError, SealScope, TYPE_SEAL};
 pub use tls::{
     TlsError, TlsMaterial, alert_reason, certificate_reason, client_config, provider, server_config,
     trusting_client_config, untrusting_server_config,

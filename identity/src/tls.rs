@@ -14,6 +14,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::PEM_LIMIT;
 use crate::facts::{CertificateFacts, FactsError};
+use crate::late::{Grace, Lenient};
 use crate::suites::with_ring;
 
 /// Why no TLS configuration could be made.
@@ -55,6 +56,8 @@ pub struct TlsMaterial {
     pub key: Vec<u8>,
     /// `ca.crt`: whom we believe.
     pub ca: Vec<u8>,
+    /// How long past their end clients' certificates are let in, by a server.
+    pub grace: Grace,
 }
 
 impl std::fmt::Debug for TlsMaterial {
@@ -69,6 +72,7 @@ impl From<&crate::Credential> for TlsMaterial {
             cert: credential.certificate_pem.clone().into_bytes(),
             key: credential.key_pem.clone().into_bytes(),
             ca: credential.ca_pem.clone().into_bytes(),
+            grace: Grace::default(),
         }
     }
 }
@@ -89,6 +93,7 @@ impl TlsMaterial {
             cert: item("tls.crt")?,
             key: item("tls.key")?,
             ca: item("ca.crt")?,
+            grace: Grace::default(),
         })
     }
 
@@ -163,7 +168,10 @@ pub fn server_config(profile: &TlsMaterial, alpn: &[&[u8]]) -> Result<ServerConf
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(TlsError::Pair)?
-        .with_client_cert_verifier(verifier)
+        .with_client_cert_verifier(Arc::new(Lenient {
+            strict: verifier,
+            grace: profile.grace.clone(),
+        }))
         .with_single_cert(profile.chain()?, profile.private_key()?)
         .map_err(TlsError::Pair)?;
     // A resumed session would outlive the revocation of its token.

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use karez_identity::{
-    Authority, CertificateFacts, ConnectionToken, LABEL_TYPE, Subject, TYPE_CLAIM, TYPE_TOKEN, TlsMaterial,
-    TokenError, TokenUri, Usage, Validity, client_config, inspect, key_matches, server_config, signed_by,
+    Authority, CertificateFacts, ConnectionToken, Grace, LABEL_TYPE, Subject, TYPE_CLAIM, TYPE_TOKEN,
+    TlsMaterial, TokenError, TokenUri, Usage, Validity, client_config, inspect, key_matches, server_config,
+    signed_by,
 };
 use proptest::prelude::*;
 
@@ -211,7 +212,7 @@ proptest! {
     fn foreign_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
         let _ = CertificateFacts::from_der(&bytes);
         let _ = CertificateFacts::from_pem(&bytes);
-        let material = TlsMaterial { cert: bytes.clone(), key: bytes.clone(), ca: bytes };
+        let material = TlsMaterial { cert: bytes.clone(), key: bytes.clone(), ca: bytes, grace: Grace::default() };
         let _ = server_config(&material, &[]);
     }
 

@@ -31,6 +31,14 @@ pub const SUBJECT: &str = "karez.dev/subject";
 pub const CREDENTIAL_LIFETIME: &str = "karez.dev/credential-lifetime";
 /// Annotation of a site's ConfigMap: how long its authorities are valid.
 pub const AUTHORITY_LIFETIME: &str = "karez.dev/authority-lifetime";
+/// Annotation of a site's ConfigMap: for how long an authority and its successor are both believed.
+pub const AUTHORITY_OVERLAP: &str = "karez.dev/authority-overlap";
+/// Annotation of an authority's Secret: `true` has a successor made now.
+pub const ROLLOVER: &str = "karez.dev/rollover";
+/// Annotation of an authority's Secret: since when its successor is believed beside it.
+pub const NEXT_SINCE: &str = "karez.dev/next-since";
+/// Annotation of an authority's Secret: until when its predecessor is believed beside it.
+pub const PREVIOUS_UNTIL: &str = "karez.dev/previous-until";
 /// Annotation of a site's ConfigMap: how long past its end a credential can still be renewed.
 pub const RENEW_EXPIRED: &str = "karez.dev/renew-expired";
 /// Annotation of a site's ConfigMap: `any` lets every peer offer addresses that others offer already.
@@ -119,5 +127,9 @@ pub const PROXY_PROTOCOL: &str = "karez.dev/proxy-protocol";
 pub const ACCESS_LOG: &str = "karez.dev/access-log";
 /// Annotation of what is exposed: connections after which other targets and sites are preferred to it.
 pub const CAPACITY: &str = "karez.dev/capacity";
+/// Annotation of what is exposed: `true` encrypts its connections from the first to the last site.
+pub const SEALED: &str = "karez.dev/sealed";
+/// Value of [`TYPE`]: what a site proves itself with at the ends of sealed connections.
+pub const TYPE_SEAL: &str = "karez-seal";
 /// Annotation of certificates' Secrets: the hosts they were issued for.
 pub const ISSUED_FOR: &str = "karez.dev/issued-for";

@@ -44,6 +44,8 @@ pub const SITE_SERVER: &str = "skupper-site-server";
 pub const CLAIMS_SERVER: &str = "skupper-claims-server";
 /// Secret with the authority that clients of TLS services trust.
 pub const SERVICE_CLIENT: &str = "skupper-service-client";
+/// Secret with what the site proves itself with at the ends of sealed connections, as the command names it.
+pub const SEAL: &str = "karez-seal";
 /// Secret with the console's certificate.
 pub const CONSOLE_CERTS: &str = "skupper-console-certs";
 /// Secret with the console's users, one key each.

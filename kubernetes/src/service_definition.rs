@@ -47,6 +47,9 @@ pub struct ServiceDefinition {
     /// Secret with the credentials of a TLS service.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub tls_credentials: String,
+    /// Whether its connections are encrypted from the first to the last site.
+    #[serde(rename = "karez.dev/sealed", skip_serializing_if = "is_false")]
+    pub sealed: bool,
 }
 
 /// What serves an address on this site: a Service, or pods by selector.
@@ -102,6 +105,15 @@ pub enum DefinitionError {
         /// The protocol.
         protocol: String,
     },
+    /// Datagrams, and sealed.
+    #[error(
+        "address \"{address}\" is of protocol udp, which cannot be encrypted from the first to the last site: let the \
+         application encrypt (DTLS, QUIC), or leave karez.dev/sealed out"
+    )]
+    SealedDatagrams {
+        /// The address.
+        address: String,
+    },
     /// No port, or port 0.
     #[error("address \"{address}\" has no usable port")]
     Ports {
@@ -141,6 +153,9 @@ impl ServiceDefinition {
                 address,
                 protocol: self.protocol.clone(),
             });
+        }
+        if self.sealed && self.protocol == "udp" {
+            return Err(DefinitionError::SealedDatagrams { address });
         }
         if self.ports.is_empty() || self.ports.contains(&0) {
             return Err(DefinitionError::Ports { address });
@@ -253,6 +268,7 @@ mod tests {
             r#"{"address":"A","protocol":"tcp","ports":[80]}"#,
             r#"{"address":"a","protocol":"sctp","ports":[80]}"#,
             r#"{"address":"a","protocol":"tcp","ports":[]}"#,
+            r#"{"address":"a","protocol":"udp","ports":[80],"karez.dev/sealed":true}"#,
             "[",
         ] {
             assert!(ServiceDefinition::parse("a", text).is_err(), "{text}");

@@ -22,6 +22,7 @@ use crate::buffer;
 use crate::link::{RESET_CODE, RecvStream, SendStream, Stream};
 use crate::metrics::Ending;
 use crate::record::{ConnectionRecord, Meter};
+use crate::seal::{Sealed, SealedReceive, SealedSend};
 
 /// Chunks taken from a stream at once: one system call writes them all.
 const CHUNKS: usize = 16;
@@ -35,11 +36,13 @@ pub(crate) struct End {
 enum Source {
     Socket(OwnedReadHalf),
     Stream(RecvStream),
+    Sealed(Box<SealedReceive>),
 }
 
 enum Sink {
     Socket(OwnedWriteHalf),
     Stream(SendStream),
+    Sealed(Box<SealedSend>),
 }
 
 impl From<TcpStream> for End {
@@ -61,21 +64,29 @@ impl From<Stream> for End {
     }
 }
 
+impl From<Sealed> for End {
+    fn from(sealed: Sealed) -> Self {
+        Self {
+            source: Source::Sealed(Box::new(sealed.receive)),
+            sink: Sink::Sealed(Box::new(sealed.send)),
+        }
+    }
+}
+
 impl End {
     fn end(self, towards: Direction) {
         match (towards, self.sink) {
             // Both halves are over: closing says goodbye by itself.
             (Direction::Finished, Sink::Socket(socket)) => socket.forget(),
-            (Direction::Finished, Sink::Stream(_)) => {}
+            (Direction::Finished, Sink::Stream(_) | Sink::Sealed(_)) => {}
             (Direction::Unwanted, sink) => Self { sink, ..self }.reset(),
         }
     }
 
     /// Ends it abruptly: the other side sees a reset.
     pub(crate) fn reset(self) {
-        if let Source::Stream(mut stream) = self.source {
-            stream.stop(RESET_CODE);
-        }
+        let mut source = self.source;
+        source.refuse();
         match self.sink {
             Sink::Socket(socket) => {
                 let _ = socket.as_ref().set_zero_linger();
@@ -83,6 +94,7 @@ impl End {
                 socket.forget();
             }
             Sink::Stream(mut stream) => stream.reset(RESET_CODE),
+            Sink::Sealed(mut half) => half.reset(RESET_CODE),
         }
     }
 }
@@ -245,13 +257,16 @@ impl Source {
                 Ok(usize::from(!chunks[0].is_empty()))
             }
             Self::Stream(stream) => Ok(stream.read_chunks(chunks).await?.unwrap_or(0)),
+            Self::Sealed(half) => half.read_chunks(chunks).await,
         }
     }
 
     /// Tells the sender that nobody reads on.
     fn refuse(&mut self) {
-        if let Self::Stream(stream) = self {
-            stream.stop(RESET_CODE);
+        match self {
+            Self::Socket { .. } => {}
+            Self::Stream(stream) => stream.stop(RESET_CODE),
+            Self::Sealed(half) => half.stop(RESET_CODE),
         }
     }
 }
@@ -262,6 +277,7 @@ impl Sink {
         match self {
             Self::Socket(socket) => write_vectored(socket, chunks).await,
             Self::Stream(stream) => Ok(stream.write_chunks(chunks).await?),
+            Self::Sealed(half) => half.write_chunks(chunks).await,
         }
     }
 
@@ -271,6 +287,7 @@ impl Sink {
             Self::Socket(_) if other => Ok(()),
             Self::Socket(socket) => socket.shutdown().await,
             Self::Stream(stream) => Ok(stream.finish()?),
+            Self::Sealed(half) => half.finish().await,
         }
     }
 }

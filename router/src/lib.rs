@@ -5,12 +5,17 @@
 //!
 //!  client ──▶ listener.rs ──decide──▶ connector.rs ──▶ target on this site
 //!                  │   carry.rs (both ways)
+//!                  │   seal/ (sealed or plain)
 //!                  └──decide──▶ link/stream.rs ══ QUIC ══ link/stream.rs ──decide──▶ connector.rs ──▶ target there
 //!
 //!  status.rs ──▶ local_api.rs (5671)      metrics.rs ──▶ admin port (9090)
 //! ```
 //!
 //! Every bad document leaves what runs running, and is reported in the log, the status and the metrics.
+
+// The in-process tests' sites, which tests in here use as well, know the crate by its name.
+#[cfg(test)]
+extern crate self as karez_router;
 
 mod access;
 mod buffer;
@@ -33,6 +38,7 @@ pub mod proxy_protocol;
 mod record;
 mod reload;
 mod saturation;
+mod seal;
 mod shared;
 mod slots;
 mod status;

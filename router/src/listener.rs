@@ -85,9 +85,9 @@ async fn run(
             Ok((client, from)) => {
                 let (shared, address) = (shared.clone(), address.clone());
                 let counted = Counted::new(Opens(opens.clone()));
-                let trusts = config.accept_proxy_protocol;
+                let (trusts, sealed) = (config.accept_proxy_protocol, config.sealed);
                 shared.clone().carried.spawn(async move {
-                    serve(&shared, client, from, address, trusts).await;
+                    serve(&shared, client, from, address, trusts, sealed).await;
                     drop((counted, slot, own));
                 });
             }
@@ -166,6 +166,7 @@ async fn serve(
     from: SocketAddr,
     address: Address,
     trusts_header: bool,
+    sealed: bool,
 ) {
     let mut ends = client.local_addr().ok().map(|destination| Ends {
         source: from,
@@ -184,7 +185,7 @@ async fn serve(
     let caller = Caller::here(ends);
     let mut record = ConnectionRecord::new(shared, Client::Socket(from), address.clone(), caller);
     // In a box of its own, so that what carries on is small.
-    match Box::pin(way::find(shared, &address, &Origin::Client, &caller)).await {
+    match Box::pin(way::find(shared, &address, &Origin::Client { sealed }, &caller)).await {
         Ok(way) => {
             record.set_route(way.route);
             if let Some(end) = way.far.end() {

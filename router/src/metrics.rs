@@ -61,6 +61,8 @@ pub(crate) enum Fault {
     Bind,
     /// Nothing serves the address.
     NoRoute,
+    /// A connection that is encrypted from the first to the last site was refused, or broken on its way.
+    Seal,
 }
 
 /// Why a datagram was not handed on.

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use karez_identity::CertificateFacts;
 use karez_router_config::{Role, Sharing, TokenConfig, Tokens};
 use karez_topology::{Filter, Scope};
@@ -21,6 +21,8 @@ use crate::wire::clean;
 pub(crate) const TOKEN_REVOKED: &str = "token revoked or unknown";
 /// What both sides say when a link outlives its certificate.
 pub(crate) const CERTIFICATE_ENDED: &str = "the certificate expired and was not renewed: ask for a new token";
+/// A peer whose certificate has ended has this long to renew it, before it is tried again.
+const TO_RENEW: SignedDuration = SignedDuration::from_mins(2);
 /// Names that tokens may hold together.
 const HELD: usize = 100_000;
 
@@ -122,6 +124,8 @@ pub(crate) struct Admission {
     pub(crate) not_after: Timestamp,
     /// When it is over, unless the certificate is renewed: at that end, or at its token's.
     pub(crate) until: Timestamp,
+    /// Its certificate has ended: until it is renewed the peer may do nothing but that.
+    pub(crate) is_late: bool,
     /// What the peer may do.
     pub(crate) token: Arc<TokenConfig>,
 }
@@ -145,13 +149,19 @@ pub(crate) fn admit(
     if let Some(end) = token.until.filter(|end| *end <= now) {
         return Err(Refusal::Ended(end));
     }
+    // The transport lets a certificate that has ended in only where the policy does.
+    let is_late = facts.not_after <= now;
+    let end = if is_late {
+        now.checked_add(TO_RENEW).unwrap_or(now)
+    } else {
+        facts.not_after
+    };
     Ok(Admission {
         serial: facts.serial.clone(),
         fingerprint: facts.fingerprint.clone(),
         not_after: facts.not_after,
-        until: token
-            .until
-            .map_or(facts.not_after, |end| end.min(facts.not_after)),
+        until: token.until.map_or(end, |until| until.min(end)),
+        is_late,
         token: token.clone(),
     })
 }
@@ -229,6 +239,15 @@ pub(crate) fn is_named_elsewhere(tokens: &Tokens, token: &TokenConfig, name: &st
         let mut patterns = patterns.filter(|pattern| !pattern.is_everything());
         other.name != token.name && patterns.any(|pattern| pattern.names(name))
     })
+}
+
+/// What the topology believes of a peer that may only renew its certificate: nothing.
+pub(crate) fn nothing() -> Filter {
+    let none = || Scope::only(std::iter::empty::<String>());
+    Filter {
+        offer: none(),
+        reach: none(),
+    }
 }
 
 /// What the topology believes of a peer, and tells it.
@@ -318,6 +337,12 @@ mod tests {
         let short = token(|section| section.until = Some("1970-01-01T00:00:50Z".into()));
         assert_eq!(admit_at(short.clone(), Role::Edge, 0).unwrap().until, at(50));
         assert_eq!(admit_at(short, Role::Edge, 50), Err(Refusal::Ended(at(50))));
+        let late = admit_at(token(|_| ()), Role::Edge, 101).unwrap();
+        assert!(
+            late.is_late && late.until == at(101 + 120),
+            "only to renew it, and not for long"
+        );
+        assert!(!nothing().offer.allows("a") && !nothing().reach.allows("a"));
         let unknown = admit(&Tokens::default(), &facts(), Role::Edge, at(0)).unwrap_err();
         assert_eq!(
             unknown,

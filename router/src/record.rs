@@ -98,6 +98,11 @@ impl ConnectionRecord {
         self.route = route.into();
     }
 
+    /// Where it goes, as was said.
+    pub(crate) fn route(&self) -> &str {
+        &self.route
+    }
+
     /// How it ended.
     pub(crate) fn end(mut self, ending: Ending, error: Option<String>) {
         self.ending = ending;

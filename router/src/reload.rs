@@ -22,6 +22,7 @@ use crate::local_api;
 use crate::metrics::Fault;
 use crate::peers::link_peers;
 use crate::profiles::{Profile, Secrets, follow};
+use crate::seal::{self, Hold};
 use crate::shared::{Shared, State};
 use crate::udp;
 
@@ -38,6 +39,7 @@ pub(crate) struct Running {
     costs: BTreeMap<String, watch::Sender<u32>>,
     listeners: BTreeMap<String, Task>,
     peers: Option<Task>,
+    seal: Option<Task>,
     local: Option<Task>,
     admin: Option<Task>,
 }
@@ -86,6 +88,7 @@ impl Running {
             costs: BTreeMap::new(),
             listeners: BTreeMap::new(),
             peers: None,
+            seal: None,
             local: None,
             admin: None,
         }
@@ -97,11 +100,13 @@ impl Running {
         let old = self.config.replace(config.clone());
         self.shared.access.set(config.access_log);
         self.shared.slots.set(config.max_connections);
+        self.shared.grace.set(config.renew_expired);
         self.follow_profiles(&config).await;
         self.shared.change(|state| take_over(state, &config));
         link::take_over(&self.shared, &config);
         self.revoke();
         let old = old.as_deref();
+        self.change_seal(old, &config).await;
         self.change_links(old, &config).await;
         self.change_peers(old, &config).await;
         self.change_accepts(old, &config).await;
@@ -119,6 +124,7 @@ impl Running {
             .chain(accepts)
             .chain(listeners)
             .chain(self.peers.take())
+            .chain(self.seal.take())
             .chain(self.local.take())
             .chain(self.admin.take())
         {
@@ -234,6 +240,23 @@ impl Running {
         }
     }
 
+    async fn change_seal(&mut self, old: Option<&RouterConfig>, new: &RouterConfig) {
+        let key = |config: &RouterConfig| {
+            let profile = config.seal.clone();
+            profile.map(|profile| (config.tls.get(&profile).cloned(), profile))
+        };
+        if old.and_then(key) == key(new) {
+            return;
+        }
+        if let Some(task) = self.seal.take() {
+            task.stop().await;
+        }
+        if let Some(name) = &new.seal {
+            let (shared, profile) = (self.shared.clone(), self.profile(name));
+            self.seal = Some(Task::start(|stop| seal::follow(shared, profile, stop)));
+        }
+    }
+
     async fn change_local(&mut self, old: Option<&RouterConfig>, new: &RouterConfig) {
         let key = |config: &RouterConfig| {
             config
@@ -332,6 +355,18 @@ fn take_over(state: &mut State, config: &Arc<RouterConfig>) {
     state.event(Event::Local(local));
 }
 
+/// Takes over what this site can seal; the network is told.
+pub(crate) fn take_seal(shared: &Shared, hold: Hold) {
+    shared.seals.set(hold.clone());
+    shared.change(|state| {
+        state.seal = hold;
+        if let Some(config) = state.config.clone() {
+            let local = local(&config, state);
+            state.event(Event::Local(local));
+        }
+    });
+}
+
 fn local(config: &RouterConfig, state: &State) -> Local {
     let site = &config.site;
     let services = config.services.iter().map(|(address, service)| Service {
@@ -339,11 +374,20 @@ fn local(config: &RouterConfig, state: &State) -> Local {
         protocol: service.protocol.clone(),
         ports: service.ports.clone(),
         targets: service.targets.clone(),
+        sealed: service.sealed,
     });
     let targets = state.connectors.iter().map(|(name, connector)| {
         let config = &connector.config;
         (name.clone(), virtual_address(&config.address, config.protocol))
     });
+    let sealed = state
+        .connectors
+        .values()
+        .filter(|connector| connector.config.sealed);
+    let sealed: BTreeSet<_> = sealed
+        .map(|connector| virtual_address(&connector.config.address, connector.config.protocol))
+        .filter(|address| state.seal.vouches(address).is_some())
+        .collect();
     Local {
         router: router_id(config),
         site: Site {
@@ -355,8 +399,8 @@ fn local(config: &RouterConfig, state: &State) -> Local {
         },
         services: services.collect(),
         targets: targets.collect(),
-        sealed: BTreeSet::new(),
-        fingerprint: None,
+        fingerprint: sealed.iter().find_map(|address| state.seal.vouches(address)),
+        sealed,
     }
 }
 

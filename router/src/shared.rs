@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use karez_identity::Grace;
 use karez_lifecycle::Shutdown;
 use karez_net::Net;
 use karez_router_config::api::{Direction, DocumentStatus, LinkState, RefusalStatus};
@@ -26,6 +27,7 @@ use crate::connector::Connector;
 use crate::link::{ClientEndpoints, LiveLink, Settings};
 use crate::metrics::{Fault, Metrics};
 use crate::policy::Holders;
+use crate::seal::{Hold, Seals};
 use crate::slots::Slots;
 
 /// Connections carried at once before the document has said how many.
@@ -51,6 +53,10 @@ pub(crate) struct Shared {
     pub(crate) client_endpoints: ClientEndpoints,
     /// SHA-256 of the certificate that the routers of this site know each other by, when it has several.
     pub(crate) own_certificate: ArcSwapOption<String>,
+    /// How long past the end of its certificate a peer is let in, to renew it.
+    pub(crate) grace: Grace,
+    /// What this site has for connections that are encrypted from the first to the last site.
+    pub(crate) seals: Seals,
     /// The topology has something to do sooner than was thought.
     stirred: Notify,
     view: ArcSwap<View>,
@@ -152,6 +158,8 @@ fn untried(decision: Decision, tried: &[NextHop]) -> Decision {
 /// What is known; the status is made of it.
 pub(crate) struct State {
     pub(crate) config: Option<Arc<RouterConfig>>,
+    /// What this site can seal, as far as it announces that.
+    pub(crate) seal: Hold,
     pub(crate) document: DocumentStatus,
     pub(crate) topology: Topology,
     pub(crate) connectors: HashMap<TargetId, Arc<Connector>>,
@@ -177,6 +185,7 @@ impl State {
         let millis = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
         Self {
             config: None,
+            seal: Hold::Nothing,
             document: DocumentStatus::default(),
             topology: Topology::new(karez_topology::epoch(millis, rand::random()), 0),
             connectors: HashMap::new(),
@@ -238,6 +247,8 @@ impl Shared {
             slots: Slots::new(CONNECTIONS),
             client_endpoints: ClientEndpoints::default(),
             own_certificate: ArcSwapOption::empty(),
+            grace: Grace::default(),
+            seals: Seals::default(),
             stirred: Notify::new(),
             view: ArcSwap::default(),
             state: Mutex::new(State::new()),

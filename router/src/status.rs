@@ -4,14 +4,15 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
 use karez_identity::CertificateFacts;
-use karez_router_config::Mode;
 use karez_router_config::api::{
     AcceptStatus, CarriesStatus, ConnectorStatus, Direction, LinkState, LinkStatus, ListenerStatus,
-    PeerStatus, RenewalStatus, RenewedStatus, ServiceStatus, SiteStatus, Status, TargetStatus,
+    PeerStatus, RenewalStatus, RenewedStatus, SealedStatus, ServiceStatus, SiteStatus, Status, TargetStatus,
 };
-use karez_topology::{Announcement, Site};
+use karez_router_config::{ConnectorConfig, Mode};
+use karez_topology::{Address, Announcement, Site};
 
 use crate::link::LiveLink;
+use crate::listener::virtual_address;
 use crate::shared::{DialState, Shared, State};
 
 /// Requests for renewal that are shown at once: their answers must fit into one ConfigMap.
@@ -165,6 +166,7 @@ fn listeners(state: &State) -> Vec<ListenerStatus> {
                 .map(SocketAddr::port)
                 .or(asked.map(|asked| asked.port))
                 .unwrap_or_default(),
+            sealed: asked.and_then(|asked| offered_sealed(state, &listener.address, asked.sealed)),
             state: said.to_owned(),
             error: listener.bound.error.clone(),
             connections: listener.open.load(Ordering::Relaxed),
@@ -184,12 +186,32 @@ fn connectors(state: &State) -> Vec<ConnectorStatus> {
             port: connector.config.port,
             protocol: connector.config.protocol,
             target: connector.config.target.clone(),
+            sealed: served_sealed(state, &connector.config),
             error: connector.error(),
             connections: connector.open.load(Ordering::Relaxed),
         })
         .collect();
     connectors.sort_by(|a, b| a.name.cmp(&b.name));
     connectors
+}
+
+/// Whether connections of a listener are sealed, and whether they can be.
+fn offered_sealed(state: &State, address: &Address, only: bool) -> Option<SealedStatus> {
+    let table = state.topology.table();
+    let offered = table.find(address).map_or(&[][..], |ways| &ways.sealed);
+    match state.seal.outgoing(address, only, offered) {
+        Ok(None) => None,
+        Ok(Some(_)) => Some(SealedStatus::default()),
+        Err(error) => Some(SealedStatus { error: Some(error) }),
+    }
+}
+
+/// Whether a target takes sealed connections only, and whether it can take them.
+fn served_sealed(state: &State, config: &ConnectorConfig) -> Option<SealedStatus> {
+    let address = virtual_address(&config.address, config.protocol);
+    config.sealed.then(|| SealedStatus {
+        error: state.seal.incoming(&address, true, true).err(),
+    })
 }
 
 fn sites(state: &State) -> Vec<SiteStatus> {
@@ -204,6 +226,7 @@ fn site(said: &Announcement) -> SiteStatus {
         address: service.address.clone(),
         protocol: service.protocol.clone(),
         ports: service.ports.clone(),
+        sealed: service.sealed,
         targets: service
             .targets
             .iter()

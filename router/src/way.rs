@@ -8,6 +8,7 @@ use crate::caller::Caller;
 use crate::carry::End;
 use crate::connector::{Connector, Counted, Opens, Socket};
 use crate::link::{OpenError, Opened, open};
+use crate::seal::{self, Sealed};
 use crate::shared::{Shared, View};
 use crate::wire::{Answer, Open};
 
@@ -17,7 +18,10 @@ const ATTEMPTS: usize = 4;
 /// Whose connection it is.
 pub(crate) enum Origin<'a> {
     /// A client of this site.
-    Client,
+    Client {
+        /// Whether its listener lets it go to other sites sealed only.
+        sealed: bool,
+    },
     /// It came over a link, with this header.
     Link { arrival: &'a Arrival, header: &'a Open },
 }
@@ -28,6 +32,8 @@ pub(crate) enum Far {
     Target(Socket, Arc<Connector>),
     /// A peer.
     Link(Opened),
+    /// The last router, through a peer that cannot read what is carried.
+    Sealed(Box<Sealed>),
 }
 
 impl Far {
@@ -37,6 +43,7 @@ impl Far {
             Self::Target(Socket::Tcp(socket), _) => Some(socket.into()),
             Self::Target(Socket::Udp(_), _) => None,
             Self::Link(opened) => Some(opened.stream.into()),
+            Self::Sealed(sealed) => Some((*sealed).into()),
         }
     }
 }
@@ -59,7 +66,7 @@ pub(crate) async fn find(
     let (mut tried, mut full, mut silent) = (Vec::new(), Vec::new(), Vec::new());
     let mut last_resort = matches!(origin, Origin::Link { header, .. } if header.last_resort);
     // Only where the connection began it is known that there is no other way.
-    let begins = matches!(origin, Origin::Client);
+    let begins = matches!(origin, Origin::Client { .. });
     let mut last = Answer::NoRoute;
     for _ in 0..ATTEMPTS {
         let view = shared.view();
@@ -114,7 +121,7 @@ pub(crate) async fn find(
 
 fn choose(view: &View, address: &Address, origin: &Origin<'_>, tried: &[NextHop]) -> Option<NextHop> {
     let decision = match origin {
-        Origin::Client => view.decide(address, tried),
+        Origin::Client { .. } => view.decide(address, tried),
         Origin::Link { arrival, .. } => view.decide_onward(address, arrival, tried),
     };
     Decision::next(decision)
@@ -143,6 +150,7 @@ impl Attempt<'_> {
     async fn take(&self, shared: &Arc<Shared>, next: &NextHop) -> Result<Way, OpenError> {
         match next {
             NextHop::Local(target) => {
+                self.check_seal(shared, target)?;
                 let dialled = dial(shared, target, self.caller)
                     .await
                     .map_err(OpenError::Refused)?;
@@ -156,14 +164,43 @@ impl Attempt<'_> {
         }
     }
 
-    async fn over(&self, shared: &Shared, next: &NextHop, path: &Path) -> Result<Way, OpenError> {
-        let mut header = match self.origin {
-            Origin::Client => Open::to(self.address, &path.to),
-            Origin::Link { header, .. } => (*header).clone().onward(&path.to),
+    /// Whether a target here takes what came over a link as it came.
+    fn check_seal(&self, shared: &Arc<Shared>, target: &TargetId) -> Result<(), OpenError> {
+        let Origin::Link { header, .. } = self.origin else {
+            return Ok(());
+        };
+        let view = shared.view();
+        let only = view
+            .connectors
+            .get(target)
+            .is_some_and(|connector| connector.config.sealed);
+        let taken = shared.seals.hold().incoming(self.address, only, header.sealed);
+        taken.map(drop).map_err(|reason| {
+            seal::complain(shared, self.address, "", &reason);
+            OpenError::Refused(reason)
+        })
+    }
+
+    async fn over(&self, shared: &Arc<Shared>, next: &NextHop, path: &Path) -> Result<Way, OpenError> {
+        let view = shared.view();
+        let (mut header, material) = match self.origin {
+            Origin::Client { sealed } => {
+                let offered = view.table.find(self.address).map_or(&[][..], |ways| &ways.sealed);
+                let outgoing = shared.seals.hold().outgoing(self.address, *sealed, offered);
+                let material = outgoing.map_err(|reason| {
+                    seal::complain(shared, self.address, "", &reason);
+                    OpenError::Refused(reason)
+                })?;
+                let header = Open {
+                    sealed: material.is_some(),
+                    ..Open::to(self.address, &path.to)
+                };
+                (header, material)
+            }
+            Origin::Link { header, .. } => ((*header).clone().onward(&path.to), None),
         };
         header.last_resort = self.last_resort;
         self.caller.tell(&mut header);
-        let view = shared.view();
         let link = view.links.get(&path.link).cloned().ok_or(OpenError::Gone)?;
         let counted = Counted::new(Opens(link.clone()));
         let distant = view.distant(&path.to).map(|open| Counted::new(Opens(open)));
@@ -173,10 +210,24 @@ impl Attempt<'_> {
                 link.saturation.note(next, self.address);
             }
         })?;
+        let counted = Box::new((counted, distant));
+        let Some(material) = material else {
+            return Ok(Way {
+                far: Far::Link(opened),
+                route: format!("link {}", link.name),
+                counted,
+            });
+        };
+        let sealed = seal::connect(shared, &material, opened.stream, self.address, self.caller).await;
+        let sealed = sealed.map_err(|error| {
+            let reason = error.to_string();
+            seal::complain(shared, self.address, "", &reason);
+            OpenError::Refused(reason)
+        })?;
         Ok(Way {
-            far: Far::Link(opened),
-            route: format!("link {}", link.name),
-            counted: Box::new((counted, distant)),
+            route: format!("link {}, sealed with {}", link.name, sealed.site),
+            far: Far::Sealed(Box::new(sealed)),
+            counted,
         })
     }
 }

@@ -51,6 +51,7 @@ fn serve(site: &mut Site, name: &str, port: u16, target: SocketAddr) {
         ports: vec![port],
         origin: String::new(),
         targets: vec![TargetSection { name: name.into() }],
+        ..ServiceSection::default()
     });
     site.document.connectors.push(ConnectorSection {
         name: format!("{name}-target"),

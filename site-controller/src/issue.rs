@@ -17,7 +17,10 @@ use rand::distr::Alphanumeric;
 
 use crate::object::{meta, non_empty, strings};
 use crate::plan::certificates::annotation;
-use crate::plan::{CertificateKind, CertificateOrder, ClaimOrder, RenewalOrder, TokenOrder, renewal};
+use crate::plan::rollover::{NEXT, PREVIOUS, Step, believed};
+use crate::plan::{
+    CertificateKind, CertificateOrder, ClaimOrder, RenewalOrder, RolloverOrder, TokenOrder, renewal,
+};
 use crate::site_config::Lifetimes;
 
 /// Why an order could not be fulfilled.
@@ -119,8 +122,8 @@ impl<'a> Issuer<'a> {
             }
             CertificateKind::Trust { authority } => {
                 let secret = self.authority_secret(&order.secret, authority)?;
-                let certificate = part(secret, authority, "tls.crt")?.as_bytes().to_vec();
-                data.insert("ca.crt".to_owned(), certificate);
+                part(secret, authority, "tls.crt")?;
+                data.insert("ca.crt".to_owned(), believed(secret));
                 data.insert("tls.crt".to_owned(), Vec::new());
                 data.insert("tls.key".to_owned(), Vec::new());
             }
@@ -173,7 +176,7 @@ impl<'a> Issuer<'a> {
             site_version: VERSION.to_owned(),
             cost: None,
             scope,
-            credential: self.issue(&name, names::SITE_CA, &subject)?,
+            credential: self.issue_to_client(&name, &subject)?,
         };
         let mut secret = order.request.clone();
         secret.data = Some(bytes(token.data()));
@@ -220,7 +223,8 @@ impl<'a> Issuer<'a> {
             secret: name.clone(),
             source,
         };
-        let authority = self.authority(&name, names::SITE_CA)?;
+        let authority = self.newest(&name)?;
+        let bundle = believed(self.authority_secret(&name, names::SITE_CA)?);
         let subject = Subject {
             common_name: annotation(&record, labels::SUBJECT).unwrap_or(&name).clone(),
             dns_names: Vec::new(),
@@ -235,6 +239,7 @@ impl<'a> Issuer<'a> {
             ),
         };
         let data = record.data.get_or_insert_default();
+        data.insert("ca.crt".to_owned(), ByteString(bundle));
         for (key, request) in renewal::waiting(&order.record) {
             data.remove(&key);
             match CertificateRequest::from_pem(&request) {
@@ -246,8 +251,9 @@ impl<'a> Issuer<'a> {
             }
         }
         for (key, certificate) in renewal::renewed(&order.record) {
+            let ended_before = self.now.checked_sub(order.renew_expired).unwrap_or(self.now);
             let ended =
-                CertificateFacts::from_pem(certificate).map_or(true, |facts| facts.not_after <= self.now);
+                CertificateFacts::from_pem(certificate).map_or(true, |facts| facts.not_after <= ended_before);
             if ended {
                 data.remove(key);
             }
@@ -260,7 +266,8 @@ impl<'a> Issuer<'a> {
     pub(crate) fn claim(&self, order: &ClaimOrder) -> Result<Secret, OrderError> {
         let name = order.record.metadata.name.clone().unwrap_or_default();
         let authority = self.authority_secret(&name, names::SITE_CA)?;
-        let ca = part(authority, names::SITE_CA, "tls.crt")?.as_bytes().to_vec();
+        part(authority, names::SITE_CA, "tls.crt")?;
+        let ca = believed(authority);
         let mut secret = order.record.clone();
         let data = secret.data.get_or_insert_default();
         data.entry(DATA_PASSWORD.to_owned())
@@ -283,25 +290,82 @@ impl<'a> Issuer<'a> {
         Ok(secret)
     }
 
-    fn authority(&self, secret: &str, authority: &str) -> Result<Authority, OrderError> {
-        let source = self.authority_secret(secret, authority)?;
-        let (certificate, key) = (
-            part(source, authority, "tls.crt")?,
-            part(source, authority, "tls.key")?,
-        );
-        let parsed = Authority::from_pem(certificate, key).map_err(|source| OrderError::Authority {
-            authority: authority.to_owned(),
+    /// Does the step that is due about an authority.
+    pub(crate) fn rollover(&mut self, order: &RolloverOrder) -> Result<Secret, OrderError> {
+        let mut secret = order.authority.clone();
+        let data = secret.data.get_or_insert_default();
+        let annotations = secret.metadata.annotations.get_or_insert_default();
+        match order.step {
+            Step::Begin => {
+                let next = Authority::new(&order.name, self.now, self.lifetimes.authority);
+                let next = next.map_err(|source| OrderError::Issue {
+                    secret: order.name.clone(),
+                    source,
+                })?;
+                data.insert(NEXT.0.to_owned(), ByteString(next.certificate_pem().into()));
+                data.insert(NEXT.1.to_owned(), ByteString(next.key_pem().into()));
+                annotations.insert(labels::NEXT_SINCE.to_owned(), self.now.to_string());
+                annotations.remove(labels::ROLLOVER);
+            }
+            Step::Switch(until) => {
+                let taken =
+                    [(NEXT.0, "tls.crt"), (NEXT.1, "tls.key")].map(|(from, to)| (data.remove(from), to));
+                if let Some(old) = data.get("tls.crt").cloned() {
+                    data.insert(PREVIOUS.to_owned(), old);
+                }
+                for (value, to) in taken {
+                    data.extend(value.map(|value| (to.to_owned(), value)));
+                }
+                annotations.remove(labels::NEXT_SINCE);
+                annotations.insert(labels::PREVIOUS_UNTIL.to_owned(), until.to_string());
+            }
+            Step::Leave => {
+                data.remove(PREVIOUS);
+                annotations.remove(labels::PREVIOUS_UNTIL);
+            }
+        }
+        secret.metadata.managed_fields = None;
+        self.made.insert(order.name.clone(), secret.clone());
+        Ok(secret)
+    }
+
+    /// What is for a client is issued by the successor as soon as there is one: servers believe it from then on.
+    fn newest(&self, secret: &str) -> Result<Authority, OrderError> {
+        let source = self.authority_secret(secret, names::SITE_CA)?;
+        let has_next = source.data.as_ref().is_some_and(|data| data.contains_key(NEXT.0));
+        let keys = if has_next { NEXT } else { ("tls.crt", "tls.key") };
+        read_authority(source, names::SITE_CA, keys)
+    }
+
+    fn issue_to_client(&self, secret: &str, subject: &Subject) -> Result<Credential, OrderError> {
+        let issued = self.newest(secret)?.issue(subject, self.now);
+        self.believing(issued, secret, names::SITE_CA)
+    }
+
+    /// What was issued, with all that are believed.
+    fn believing(
+        &self,
+        issued: Result<Credential, IssueError>,
+        secret: &str,
+        authority: &str,
+    ) -> Result<Credential, OrderError> {
+        let mut credential = issued.map_err(|source| OrderError::Issue {
+            secret: secret.to_owned(),
             source,
         })?;
-        Ok(parsed)
+        let bundle = believed(self.authority_secret(secret, authority)?);
+        credential.ca_pem = String::from_utf8_lossy(&bundle).into_owned();
+        Ok(credential)
+    }
+
+    fn authority(&self, secret: &str, authority: &str) -> Result<Authority, OrderError> {
+        let source = self.authority_secret(secret, authority)?;
+        read_authority(source, authority, ("tls.crt", "tls.key"))
     }
 
     fn issue(&self, secret: &str, authority: &str, subject: &Subject) -> Result<Credential, OrderError> {
         let issued = self.authority(secret, authority)?.issue(subject, self.now);
-        issued.map_err(|source| OrderError::Issue {
-            secret: secret.to_owned(),
-            source,
-        })
+        self.believing(issued, secret, authority)
     }
 
     fn authority_secret(&self, secret: &str, authority: &str) -> Result<&Secret, OrderError> {
@@ -313,6 +377,18 @@ impl<'a> Issuer<'a> {
                 authority: authority.to_owned(),
             })
     }
+}
+
+fn read_authority(
+    source: &Secret,
+    authority: &str,
+    keys: (&'static str, &'static str),
+) -> Result<Authority, OrderError> {
+    let (certificate, key) = (part(source, authority, keys.0)?, part(source, authority, keys.1)?);
+    Authority::from_pem(certificate, key).map_err(|source| OrderError::Authority {
+        authority: authority.to_owned(),
+        source,
+    })
 }
 
 fn part<'a>(secret: &'a Secret, authority: &str, key: &'static str) -> Result<&'a str, OrderError> {

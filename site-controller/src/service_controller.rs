@@ -275,6 +275,7 @@ impl Controller {
                 namespace: namespace.clone(),
                 mode: self.options.mode,
                 sync,
+                renew_expired: config.map_or(Duration::ZERO, |config| config.renew_expired),
             },
             config_map: config_map.map(|map| (*map).clone()),
             denials: (tokens.iter())

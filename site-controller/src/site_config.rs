@@ -80,6 +80,8 @@ pub(crate) struct Lifetimes {
     pub(crate) authority: Duration,
     /// Of what they issue.
     pub(crate) credential: Duration,
+    /// How long an authority and its successor are both believed, at most.
+    pub(crate) overlap: Duration,
 }
 
 impl Default for Lifetimes {
@@ -88,6 +90,7 @@ impl Default for Lifetimes {
         Self {
             authority: FIVE_YEARS,
             credential: FIVE_YEARS,
+            overlap: Duration::from_secs(30 * 24 * 3600),
         }
     }
 }
@@ -103,6 +106,7 @@ impl Lifetimes {
         Self {
             authority: read(labels::AUTHORITY_LIFETIME, usual.authority),
             credential: read(labels::CREDENTIAL_LIFETIME, usual.credential),
+            overlap: read(labels::AUTHORITY_OVERLAP, usual.overlap),
         }
     }
 }

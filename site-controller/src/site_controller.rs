@@ -365,6 +365,19 @@ impl Controller {
             tracing::info!(namespace = order.namespace, secret = order.secret, "issued");
             self.keep_fresh(secret);
         }
+        for order in &plan.rollovers {
+            match issuer.rollover(order) {
+                Ok(secret) => {
+                    self.applier.replace_secret(&secret).await?;
+                    let (namespace, authority) = (&snapshot.namespace, &order.name);
+                    tracing::info!(namespace, authority, step = ?order.step, "an authority is being replaced");
+                    self.keep_fresh(secret);
+                }
+                Err(error) => plan
+                    .notes
+                    .push(secret_note(&order.authority, "AuthorityNotReplaced", &error)),
+            }
+        }
         for order in &plan.tokens {
             let name = order.request.name_any();
             match issuer.token(order) {
@@ -390,7 +403,7 @@ impl Controller {
                     tracing::info!(
                         namespace = snapshot.namespace,
                         token = name,
-                        "signed a renewed certificate"
+                        "brought a token's record up to date"
                     );
                     self.keep_fresh(secret);
                 }

@@ -1,6 +1,7 @@
 //! What the controllers know when they plan: plain values, read from the caches of the watches.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -63,6 +64,8 @@ pub(crate) struct SiteFacts {
     pub(crate) mode: Mode,
     /// Whether definitions are exchanged with other sites.
     pub(crate) sync: bool,
+    /// How long past its end a credential can still be renewed.
+    pub(crate) renew_expired: Duration,
 }
 
 /// A Deployment, StatefulSet or DaemonSet, as far as exposing it needs.

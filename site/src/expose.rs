@@ -83,6 +83,8 @@ pub struct Exposure {
     pub ports: Vec<u16>,
     /// Ports of the target, `port:target` or one number.
     pub target_ports: Vec<String>,
+    /// Whether its connections are encrypted from the first to the last site.
+    pub sealed: bool,
 }
 
 /// Why something is not exposed or taken back.
@@ -276,6 +278,7 @@ fn definition(address: &str, exposure: &Exposure, facts: &Facts) -> Result<Servi
             ..ServiceTarget::default()
         }],
         ports,
+        sealed: exposure.sealed,
         ..ServiceDefinition::default()
     };
     definition.check()?;
@@ -330,6 +333,8 @@ fn merge(
             wants,
         });
     }
+    // Never less than was asked for before: to carry it in plain, unexpose it first.
+    now.sealed |= wanted.sealed;
     for target in &wanted.targets {
         now.targets
             .retain(|known| (&known.name, &known.service) != (&target.name, &target.service));
@@ -530,6 +535,7 @@ mod tests {
             protocol: "tcp".into(),
             ports: Vec::new(),
             target_ports: Vec::new(),
+            sealed: false,
         }
     }
 

@@ -22,5 +22,6 @@ pub mod manifest;
 pub mod records;
 pub mod report;
 pub mod run;
+pub mod seal;
 pub mod status;
 pub mod token;

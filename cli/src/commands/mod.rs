@@ -4,6 +4,7 @@ mod allocator;
 mod collector;
 mod doctor;
 mod programs;
+mod seal;
 mod site;
 mod status;
 mod telemetrygen;
@@ -47,6 +48,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::SiteController(args) => programs::site_controller(args).await,
         Command::ServiceController(args) => programs::service_controller(args).await,
         Command::Token(command) => token::run(command).await,
+        Command::Seal(command) => seal::run(command),
         Command::Doctor(args) => doctor::run(args).await,
         Command::Link(LinkCommand::Status(args)) => status::link(args).await,
         Command::Expose(args) => site::expose(args).await,

@@ -50,6 +50,7 @@ pub(super) async fn expose(args: ExposeArgs) -> anyhow::Result<ExitCode> {
         protocol: args.protocol,
         ports: args.port,
         target_ports: args.target_port,
+        sealed: args.sealed,
     };
     let address = expose::expose(client, &namespace, &exposure).await?;
     println!("{kind} {name} exposed as {address}");

@@ -169,6 +169,7 @@ fn server_tls(authority: &Authority, address: SocketAddr, folder: &Path) -> Resu
         cert: issued.certificate_pem.into_bytes(),
         key: issued.key_pem.into_bytes(),
         ca: authority.certificate_pem().as_bytes().to_vec(),
+        grace: karez_identity::Grace::default(),
     };
     let unusable = |problem: String| ServeError::Tls {
         problem,

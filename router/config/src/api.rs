@@ -222,6 +222,15 @@ pub struct AcceptStatus {
     pub error: Option<String>,
 }
 
+/// How an address's connections are encrypted from the first to the last site.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SealedStatus {
+    /// Why none can be; absent when they can. Connections are refused then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
 /// A virtual address offered here.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -237,6 +246,9 @@ pub struct ListenerStatus {
     /// TCP or UDP.
     #[serde(default)]
     pub protocol: Protocol,
+    /// How its connections to other sites are sealed: absent when they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<SealedStatus>,
     /// `listening`, `unreachable` (listening, but nothing serves the address) or `failed`.
     pub state: String,
     /// Why it is not listening.
@@ -262,6 +274,9 @@ pub struct ConnectorStatus {
     pub protocol: Protocol,
     /// The service's target that it stands for.
     pub target: String,
+    /// How it takes sealed connections: absent when it takes all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<SealedStatus>,
     /// Why the last dial failed; absent after a good one.
     pub error: Option<String>,
     /// Open connections.
@@ -303,6 +318,9 @@ pub struct ServiceStatus {
     pub protocol: String,
     /// Its ports.
     pub ports: Vec<u16>,
+    /// Whether connections to it are encrypted from the first to the last site.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sealed: bool,
     /// What serves it at that site.
     #[serde(default)]
     pub targets: Vec<TargetStatus>,

@@ -27,12 +27,16 @@ pub struct RouterConfig {
     pub tokens: Tokens,
     /// Whether peers may offer what others have.
     pub sharing: Sharing,
+    /// How long past the end of its certificate a peer may link to renew it.
+    pub renew_expired: Duration,
     /// Answers to requests for renewed certificates, by token and the request's digest.
     pub renewals: BTreeMap<(String, String), RenewalConfig>,
     /// Authorities that peers are to believe, PEM, while one takes over from another.
     pub authorities: Option<String>,
     /// Links to make, by name.
     pub links: BTreeMap<String, LinkConfig>,
+    /// The TLS profile for the ends of sealed connections.
+    pub seal: Option<String>,
     /// The local API.
     pub local: Option<LocalConfig>,
     /// Metrics and health.
@@ -163,6 +167,8 @@ pub struct ServiceConfig {
     pub ports: Vec<u16>,
     /// Names of what serves it.
     pub targets: Vec<String>,
+    /// Whether connections to it are sealed.
+    pub sealed: bool,
 }
 
 /// A virtual address offered on this site.
@@ -182,6 +188,8 @@ pub struct ListenerConfig {
     pub accept_proxy_protocol: bool,
     /// For how long a client of UDP may be silent.
     pub idle: Duration,
+    /// Whether connections to other sites are sealed or refused.
+    pub sealed: bool,
 }
 
 /// A target on this site.
@@ -201,4 +209,6 @@ pub struct ConnectorConfig {
     pub send_proxy_protocol: Option<ProxyProtocol>,
     /// Connections after which others are preferred to it.
     pub capacity: Option<u32>,
+    /// Whether it takes only sealed connections from other sites.
+    pub sealed: bool,
 }

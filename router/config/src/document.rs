@@ -43,6 +43,9 @@ pub struct RouterDocument {
     /// Links that we make.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<LinkSection>,
+    /// What this site proves itself with at the ends of connections that are encrypted from the first to the last site.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seal: Option<SealSection>,
     /// The local API: HTTP over mutual TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local: Option<LocalSection>,
@@ -273,6 +276,9 @@ pub struct PolicySection {
     /// Whether a peer may offer an address that somebody else has.
     #[serde(default)]
     pub sharing: Sharing,
+    /// For so many seconds past the end of its certificate a peer may link to have it renewed, and do nothing else; not at all when 0.
+    #[serde(default, rename = "renewExpiredSeconds", skip_serializing_if = "is_zero")]
+    pub renew_expired_seconds: u64,
 }
 
 /// The answer to a peer's request for a renewed certificate.
@@ -327,6 +333,14 @@ pub struct LinkSection {
     pub renewal: Option<String>,
 }
 
+/// What a site proves itself with at the ends of sealed connections.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SealSection {
+    /// The TLS profile with the seal certificate, which says what the site serves and reaches sealed.
+    pub tls: String,
+}
+
 /// The local API.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -368,6 +382,9 @@ pub struct ServiceSection {
     /// What serves it.
     #[serde(default)]
     pub targets: Vec<TargetSection>,
+    /// Whether connections to it are encrypted from the first to the last site, and refused otherwise.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub sealed: bool,
 }
 
 /// What serves a service.
@@ -451,6 +468,9 @@ pub struct ListenerSection {
     /// UDP: a client's session ends after so many seconds without a datagram; 60 without it, and 10 for port 53.
     #[serde(default, rename = "idleSeconds", skip_serializing_if = "Option::is_none")]
     pub idle_seconds: Option<u32>,
+    /// Whether its connections go to other sites sealed or not at all, whatever the network says of the address.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub sealed: bool,
 }
 
 /// A target on this site.
@@ -481,6 +501,9 @@ pub struct ConnectorSection {
     /// Connections after which others are preferred to it, also dearer ones. Without it there is no such number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<u32>,
+    /// Whether it takes from other sites only connections that are encrypted from the first to the last site.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub sealed: bool,
 }
 
 fn any_address() -> String {
@@ -490,6 +513,11 @@ fn any_address() -> String {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
 fn is_false(value: &bool) -> bool {
     !value
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero(value: &u64) -> bool {
+    *value == 0
 }
 
 fn thousand() -> u32 {

@@ -24,8 +24,8 @@ pub use difference::Difference;
 pub use document::{
     AcceptSection, AccessLogSection, AdminSection, CONFIG_KEY, CONFIG_MAP, Congestion, ConnectorSection,
     LinkSection, ListenerSection, LocalSection, Mode, PeersSection, PolicySection, Protocol, ProxyProtocol,
-    RenewalSection, Role, RouterDocument, RouterSection, ServiceSection, SiteSection, TargetSection,
-    TlsSection, TokenSection, Transport, VERSION,
+    RenewalSection, Role, RouterDocument, RouterSection, SealSection, ServiceSection, SiteSection,
+    TargetSection, TlsSection, TokenSection, Transport, VERSION,
 };
 pub use policy::{AddressPattern, RenewalConfig, Sharing, TokenConfig, Tokens};
 pub use validate::{Problem, parse_address, validate};

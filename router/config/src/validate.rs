@@ -68,9 +68,11 @@ pub fn validate(document: &RouterDocument) -> Result<RouterConfig, Vec<Problem>>
         accepts: check.accepts(document),
         tokens: check.tokens(document),
         sharing: document.policy.clone().unwrap_or_default().sharing,
+        renew_expired: Duration::from_secs(document.policy.clone().unwrap_or_default().renew_expired_seconds),
         renewals: check.renewals(document),
         authorities: document.authorities.clone(),
         links: check.links(document),
+        seal: check.seal(document),
         local: check.local(document),
         admin: document.admin.as_ref().map(|admin| AdminConfig {
             host: admin.host.clone(),
@@ -381,6 +383,24 @@ impl Check {
         }
     }
 
+    fn seal(&mut self, document: &RouterDocument) -> Option<String> {
+        let seal = document.seal.as_ref()?;
+        self.profile("seal.tls".to_owned(), &seal.tls);
+        Some(seal.tls.clone())
+    }
+
+    /// Datagrams are not sealed: whoever asks for it must not believe that they are.
+    fn no_seal(&mut self, key: String, asked: bool) {
+        if asked {
+            let message = "datagrams cannot be encrypted from the first to the last site";
+            self.problem(
+                key,
+                message,
+                "leave it out, or let the application encrypt (DTLS, QUIC)",
+            );
+        }
+    }
+
     fn local(&mut self, document: &RouterDocument) -> Option<LocalConfig> {
         let local = document.local.as_ref()?;
         self.profile("local.tls".to_owned(), &local.tls);
@@ -410,7 +430,12 @@ impl Check {
                 protocol: section.protocol.clone(),
                 ports: section.ports.clone(),
                 targets: section.targets.iter().map(|target| target.name.clone()).collect(),
+                sealed: section.sealed,
             };
+            self.no_seal(
+                format!("services.{index}.sealed"),
+                section.sealed && section.protocol == "udp",
+            );
             self.insert(
                 &mut services,
                 format!("services.{index}.address"),
@@ -447,7 +472,9 @@ impl Check {
                 max_connections: section.max_connections,
                 accept_proxy_protocol: section.accept_proxy_protocol,
                 idle: idle(section),
+                sealed: section.sealed,
             };
+            self.no_seal(format!("listeners.{index}.sealed"), udp && section.sealed);
             self.insert(
                 &mut listeners,
                 format!("listeners.{index}.name"),
@@ -494,7 +521,9 @@ impl Check {
                 protocol: section.protocol,
                 send_proxy_protocol: section.send_proxy_protocol,
                 capacity: section.capacity,
+                sealed: section.sealed,
             };
+            self.no_seal(key("sealed"), udp && section.sealed);
             self.insert(&mut connectors, key("name"), &section.name, connector);
         }
         connectors

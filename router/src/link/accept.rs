@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use karez_identity::CertificateFacts;
+use karez_identity::{CertificateFacts, TlsMaterial};
 use karez_router_config::api::Direction;
 use karez_router_config::{AcceptConfig, Role};
 use tokio::sync::watch;
@@ -73,7 +73,7 @@ pub(crate) async fn accept(shared: Arc<Shared>, mut accept: Accept, stop: Cancel
     if !endpoints.is_empty() {
         tokio::select! {
             () = stop.cancelled() => {}
-            () = follow_profile(&mut accept, &endpoints) => {}
+            () = follow_profile(&shared, &mut accept, &endpoints) => {}
         }
     }
     for task in running {
@@ -102,23 +102,25 @@ async fn open(shared: &Shared, accept: &mut Accept) -> Vec<Listener> {
         let profile = usable(&mut accept.profile).await;
         let error = match &profile {
             Profile::Waiting(reason) => format!("TLS profile \"{}\": {reason}", accept.config.tls),
-            Profile::Ready(material) => match bind(shared, &accept.config, material).await {
-                Ok(endpoints) => {
-                    let addresses = addresses(&endpoints);
-                    tracing::info!(accept = accept.name, ?addresses, "accepting links");
-                    shared.change(|all| {
-                        all.accepts.insert(
-                            accept.name.clone(),
-                            BoundState {
-                                addresses,
-                                error: None,
-                            },
-                        )
-                    });
-                    return endpoints;
+            Profile::Ready(material) => {
+                match bind(shared, &accept.config, &forgiving(shared, material)).await {
+                    Ok(endpoints) => {
+                        let addresses = addresses(&endpoints);
+                        tracing::info!(accept = accept.name, ?addresses, "accepting links");
+                        shared.change(|all| {
+                            all.accepts.insert(
+                                accept.name.clone(),
+                                BoundState {
+                                    addresses,
+                                    error: None,
+                                },
+                            )
+                        });
+                        return endpoints;
+                    }
+                    Err(error) => error,
                 }
-                Err(error) => error,
-            },
+            }
         };
         if said.as_ref() != Some(&error) {
             tracing::error!(accept = accept.name, error, "cannot accept links; trying again");
@@ -139,6 +141,14 @@ async fn open(shared: &Shared, accept: &mut Accept) -> Vec<Listener> {
     }
 }
 
+/// The profile, with what the policy says of peers whose certificate has ended.
+fn forgiving(shared: &Shared, material: &TlsMaterial) -> TlsMaterial {
+    TlsMaterial {
+        grace: shared.grace.clone(),
+        ..material.clone()
+    }
+}
+
 /// Why links end when we stop taking them.
 fn why(shared: &Shared) -> &'static str {
     if shared.shutdown.is_triggered() {
@@ -149,11 +159,12 @@ fn why(shared: &Shared) -> &'static str {
 }
 
 /// Takes over a renewed credential for handshakes to come; links that are up stay.
-async fn follow_profile(accept: &mut Accept, endpoints: &[Listener]) {
+async fn follow_profile(shared: &Shared, accept: &mut Accept, endpoints: &[Listener]) {
     while accept.profile.changed().await.is_ok() {
         let Profile::Ready(material) = accept.profile.borrow_and_update().clone() else {
             continue;
         };
+        let material = forgiving(shared, &material);
         for endpoint in endpoints {
             if let Err(error) = endpoint.renew(&material) {
                 tracing::error!(

@@ -19,7 +19,9 @@ use tokio::sync::watch;
 
 use super::failure::{CloseCode, Failure};
 use super::live::LiveLink;
-use crate::policy::{Admission, CERTIFICATE_ENDED, RefusedFor, TOKEN_REVOKED, filter, is_named_elsewhere};
+use crate::policy::{
+    Admission, CERTIFICATE_ENDED, RefusedFor, TOKEN_REVOKED, filter, is_named_elsewhere, nothing,
+};
 use crate::shared::{Shared, State};
 use crate::wire::{Renewal, WireError, clean};
 
@@ -87,10 +89,11 @@ impl Credential {
         let admission = self.admission.load();
         admission.as_ref().is_none_or(|admission| {
             let patterns = admission.token.reach.as_deref();
-            patterns.is_none_or(|patterns| {
-                let mut patterns = patterns.iter();
-                patterns.any(|pattern| pattern.matches(address.service(), address.port))
-            })
+            !admission.is_late
+                && patterns.is_none_or(|patterns| {
+                    let mut patterns = patterns.iter();
+                    patterns.any(|pattern| pattern.matches(address.service(), address.port))
+                })
         })
     }
 
@@ -151,6 +154,7 @@ pub(crate) fn heard(shared: &Shared, link: &LiveLink, renewal: &Renewal) -> Resu
             // It may have been answered before, over a link that broke meanwhile.
             if let Some(config) = shared.read(|state| state.config.clone()) {
                 answer(link, &config);
+                believe(shared, link);
             }
         }
         Direction::Outgoing => {
@@ -178,8 +182,8 @@ pub(crate) fn take_over(shared: &Shared, config: &RouterConfig) {
             Direction::Outgoing => ask(&link, config),
             Direction::Incoming => {
                 rescope(&link, config);
-                believe(shared, &link);
                 answer(&link, config);
+                believe(shared, &link);
                 authorities(&link, config);
             }
         }
@@ -194,6 +198,10 @@ pub(crate) fn begin(shared: &Shared, link: &LiveLink) {
     match link.direction {
         Direction::Outgoing => ask(link, &config),
         Direction::Incoming => {
+            if let Some(late) = link.credential.admission().filter(|admission| admission.is_late) {
+                let (link, peer, ended) = (&link.name, &link.peer.name, late.not_after);
+                tracing::warn!(link, peer, %ended, "the peer's certificate has ended: it is let in to renew it, and for nothing else");
+            }
             believe(shared, link);
             authorities(link, &config);
         }
@@ -228,7 +236,8 @@ fn rescope(link: &LiveLink, config: &RouterConfig) {
         return;
     };
     if old.token != *token {
-        let until = token.until.map_or(old.not_after, |end| end.min(old.not_after));
+        let end = if old.is_late { old.until } else { old.not_after };
+        let until = token.until.map_or(end, |until| until.min(end));
         let admission = Admission {
             until,
             token: token.clone(),
@@ -264,6 +273,7 @@ fn answer(link: &LiveLink, config: &RouterConfig) {
             .until
             .map_or(facts.not_after, |end| end.min(facts.not_after)),
         not_after: facts.not_after,
+        is_late: facts.not_after <= Timestamp::now(),
         token: token.clone(),
         serial: facts.serial,
         fingerprint: facts.fingerprint,
@@ -343,7 +353,11 @@ fn believe(shared: &Shared, link: &LiveLink) {
             reserved,
         );
         state.holders = holders;
-        filter(&admission.token, denied)
+        if admission.is_late {
+            nothing()
+        } else {
+            filter(&admission.token, denied)
+        }
     });
     if **link.filter.load() != filter {
         link.filter.store(Arc::new(filter.clone()));

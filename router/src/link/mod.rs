@@ -39,6 +39,7 @@ pub(crate) use stream::{OpenError, Opened, open};
 pub(crate) use transport::proxy::fuzz as fuzz_proxy;
 pub(crate) use transport::quic::ClientEndpoints;
 pub(crate) use transport::tls::fuzz as fuzz_frames;
+pub(crate) use transport::tls::{handshake, record};
 pub(crate) use transport::{
     ConnectionError, RESET_CODE, ReadError, ReadExactError, RecvStream, SendStream, Settings, Stream,
     WriteError,
@@ -47,4 +48,11 @@ pub(crate) use transport::{
 /// What a failed QUIC connection means, in words for whoever looks.
 pub(crate) fn failure_of(error: quinn::ConnectionError) -> String {
     failure::Failure::from(transport::ConnectionError::from(error)).text
+}
+
+/// For tests that play a router themselves.
+#[cfg(test)]
+pub(crate) mod transport_for_tests {
+    pub(crate) use super::transport::Connection;
+    pub(crate) use super::transport::tls::TlsListener;
 }

@@ -15,6 +15,7 @@ use crate::connector::Counted;
 use crate::metrics::{Ending, Fault};
 use crate::policy::RefusedFor;
 use crate::record::{Client, ConnectionRecord};
+use crate::seal;
 use crate::shared::Shared;
 use crate::udp::{self, Direct, Port};
 use crate::way::{self, Far, Origin};
@@ -182,7 +183,13 @@ pub(crate) async fn serve(shared: Arc<Shared>, link: Arc<LiveLink>, stream: Stre
                 let session = header.datagram_session;
                 Box::pin(datagrams(&shared, &link, stream, way.far, session, record)).await;
             } else {
-                connection(&shared, stream, way.far, record).await;
+                let carried = Carried {
+                    stream,
+                    far: way.far,
+                    caller: &caller,
+                    sealed: header.sealed,
+                };
+                connection(&shared, &address, carried, record).await;
             }
             drop(way.counted);
             return;
@@ -205,13 +212,51 @@ async fn answer_no(send: &mut SendStream, receive: &mut RecvStream, answer: &Ans
     receive.stop(RESET_CODE);
 }
 
-async fn connection(shared: &Shared, mut stream: Stream, far: Far, record: ConnectionRecord) {
-    let answered = write_answer(&mut stream.send, &Answer::Connected).await;
-    if answered.is_ok()
-        && let Some(end) = far.end()
-    {
-        carry(stream.into(), end, record, &shared.force).await;
+/// A connection that came over a link and has found its way.
+struct Carried<'a> {
+    stream: Stream,
+    far: Far,
+    caller: &'a Caller,
+    sealed: bool,
+}
+
+async fn connection(
+    shared: &Arc<Shared>,
+    address: &Address,
+    carried: Carried<'_>,
+    mut record: ConnectionRecord,
+) {
+    let Carried {
+        mut stream,
+        far,
+        caller,
+        sealed,
+    } = carried;
+    if write_answer(&mut stream.send, &Answer::Connected).await.is_err() {
+        return;
     }
+    // Whoever is between passes on what it cannot read.
+    let ends_here = matches!(far, Far::Target(..));
+    let Some(end) = far.end() else { return };
+    if !sealed || !ends_here {
+        return carry(stream.into(), end, record, &shared.force).await;
+    }
+    let found = shared.seals.hold().incoming(address, true, true);
+    let unsealed = match found {
+        Ok(Some(material)) => match seal::accept(shared, &material, stream, address, caller).await {
+            Ok(sealed) => {
+                record.set_route(format!("{}, sealed with {}", record.route(), sealed.site));
+                return carry(sealed.into(), end, record, &shared.force).await;
+            }
+            Err(error) => error.to_string(),
+        },
+        // It was looked at before the target was dialled; only a reload in between gets here.
+        Ok(None) => "this site cannot seal".to_owned(),
+        Err(reason) => reason,
+    };
+    seal::complain(shared, address, "", &unsealed);
+    end.reset();
+    record.end(Ending::Refused, Some(unsealed));
 }
 
 async fn datagrams(

@@ -245,7 +245,7 @@ impl Listener {
                 destination,
             }));
             let mut record = ConnectionRecord::new(&shared, Client::Socket(from), address.clone(), caller);
-            match way::find(&shared, &address, &Origin::Client, &caller).await {
+            match way::find(&shared, &address, &Origin::Client { sealed: false }, &caller).await {
                 Ok(way) => {
                     record.set_route(way.route);
                     let near = Port::client(waiting, socket, from);

@@ -166,7 +166,7 @@ impl Port {
                 };
                 Some((port, Some(connector)))
             }
-            Far::Target(Socket::Tcp(_), _) => None,
+            Far::Target(Socket::Tcp(_), _) | Far::Sealed(_) => None,
         }
     }
 

@@ -160,6 +160,7 @@ mod tests {
             protocol: "tcp".into(),
             ports: vec![4317],
             targets: vec!["t".into()],
+            sealed: true,
         };
         let has = std::sync::Arc::new(Announcement {
             site: site.clone(),

@@ -46,6 +46,9 @@ pub(crate) struct Open {
     /// UDP: the session's number in QUIC datagrams on this link; 0 when all datagrams go on the stream.
     #[prost(uint64, tag = "6")]
     pub(crate) datagram_session: u64,
+    /// A TLS session with the last router follows the answer: routers between cannot read what is carried.
+    #[prost(bool, tag = "9")]
+    pub(crate) sealed: bool,
     /// The interior router that is to take it; when empty, whoever reads this chooses.
     #[prost(string, tag = "20")]
     pub(crate) router: String,

@@ -50,6 +50,8 @@ pub(crate) struct Service {
     pub(crate) ports: Vec<u32>,
     #[prost(string, repeated, tag = "4")]
     pub(crate) targets: Vec<String>,
+    #[prost(bool, tag = "5")]
+    pub(crate) sealed: bool,
 }
 
 /// An address that can be reached, or no longer.
@@ -61,7 +63,7 @@ pub(crate) struct Route {
     pub(crate) port: u32,
     #[prost(uint32, tag = "3")]
     pub(crate) cost: u32,
-    /// SHA-256 of the certificates to expect, when connections to it are encrypted end to end.
+    /// SHA-256 of the authorities that vouch for the other end, when connections to it are encrypted end to end.
     #[prost(bytes = "vec", repeated, tag = "4")]
     pub(crate) sealed: Vec<Vec<u8>>,
 }
@@ -296,6 +298,7 @@ impl Service {
             protocol: service.protocol.clone(),
             ports: service.ports.iter().map(|port| u32::from(*port)).collect(),
             targets: service.targets.clone(),
+            sealed: service.sealed,
         }
     }
 
@@ -310,6 +313,7 @@ impl Service {
                 .map(|number| port(*number))
                 .collect::<Result<_, _>>()?,
             targets: self.targets.iter().map(|target| clean(target, NAME)).collect(),
+            sealed: self.sealed,
         })
     }
 }

@@ -172,6 +172,7 @@ impl Site {
             targets: vec![TargetSection {
                 name: "echo-target".into(),
             }],
+            ..ServiceSection::default()
         }];
         self.document.connectors = vec![ConnectorSection {
             name: "echo-target".into(),

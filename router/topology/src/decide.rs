@@ -50,7 +50,7 @@ pub struct Hop {
 pub struct Ways {
     /// The ways, cheapest first.
     pub hops: Vec<Hop>,
-    /// Who may be at the other end, when connections to it are encrypted end to end.
+    /// Who vouches for those at the other end, when connections to it are encrypted end to end.
     pub sealed: Vec<Fingerprint>,
 }
 

@@ -65,7 +65,8 @@ pub enum LinkKind {
     Attached,
 }
 
-/// SHA-256 of the certificate that a router proves itself with when a connection is encrypted end to end.
+/// SHA-256 of the authority's certificate that vouches for a router when a connection is encrypted end to end. It says whom
+/// the far end asks to believe, and proves nothing by itself: the proof is in the handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fingerprint(pub [u8; 32]);
 
@@ -95,6 +96,8 @@ pub struct Service {
     pub ports: Vec<u16>,
     /// Names of what serves it.
     pub targets: Vec<String>,
+    /// Whether connections to it are encrypted from the first to the last site.
+    pub sealed: bool,
 }
 
 /// An address that can be reached through the one who says so.
@@ -104,7 +107,7 @@ pub struct Route {
     pub address: Address,
     /// The cost from there on; 0 for its own targets.
     pub cost: u32,
-    /// Whom to expect at the other end, when connections to it are encrypted end to end. Several routers may serve it.
+    /// Who vouches for the other end, when connections to it are encrypted end to end. Several routers may serve it.
     pub sealed: Vec<Fingerprint>,
 }
 

@@ -187,6 +187,7 @@ fn add_services<'a>(to: &mut Announcement, services: impl Iterator<Item = &'a Se
             .find(|known| known.address == service.address)
         {
             Some(known) => {
+                known.sealed |= service.sealed;
                 let more = service
                     .targets
                     .iter()

@@ -44,7 +44,7 @@ pub struct Local {
     pub targets: BTreeMap<TargetId, Address>,
     /// Those of the addresses to which connections are encrypted end to end.
     pub sealed: BTreeSet<Address>,
-    /// What we prove ourselves with at the end of such connections.
+    /// Who vouches for us at the end of such connections.
     pub fingerprint: Option<Fingerprint>,
 }
 

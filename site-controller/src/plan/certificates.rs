@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use karez_identity::{CertificateFacts, signed_by};
 use karez_kubernetes::{labels, names};
 
-use super::{CertificateKind, CertificateOrder};
+use super::{CertificateKind, CertificateOrder, RolloverOrder, rollover};
 use crate::object::{Strings, strings};
 use crate::site_config::SiteConfig;
 use crate::snapshot::SiteSnapshot;
@@ -61,6 +61,24 @@ impl Certificates<'_> {
             .map(|facts| facts.renew_at())
             .filter(|at| *at > self.now)
             .min()
+    }
+
+    /// The authorities for which a step of their replacement is due, and when the next one is.
+    pub(crate) fn rollovers(&self) -> (Vec<RolloverOrder>, Option<Timestamp>) {
+        let (mut orders, mut again) = (Vec::new(), None::<Timestamp>);
+        for name in self.authorities() {
+            let Some(secret) = self.snapshot.secrets.get(name) else {
+                continue;
+            };
+            // Some have only what is believed, and issue nothing.
+            if bytes(secret, "tls.key").is_none_or(<[u8]>::is_empty) {
+                continue;
+            }
+            let (step, at) = rollover::due(secret, self.config.lifetimes.overlap, self.now);
+            orders.extend(step.map(|step| rollover::order(name, secret, step)));
+            again = again.into_iter().chain(at).min();
+        }
+        (orders, again)
     }
 
     /// Names of the Secrets that hold the site's authorities.
@@ -198,7 +216,7 @@ impl Certificates<'_> {
         let authority = self.snapshot.secrets.get(names::SERVICE_CA);
         let there = self.snapshot.secrets.get(names::SERVICE_CLIENT);
         if let (Some(authority), Some(there)) = (authority, there)
-            && bytes(there, "ca.crt") == bytes(authority, "tls.crt")
+            && bytes(there, "ca.crt") == Some(&rollover::believed(authority)[..])
             && self.is_owned(there)
         {
             return None;
@@ -242,7 +260,9 @@ fn is_good(secret: &Secret, authority: &Secret, now: Timestamp) -> bool {
     ) else {
         return false;
     };
-    let signed = signed_by(certificate, ca).unwrap_or(false) && bytes(secret, "ca.crt") == Some(ca);
+    let believed = rollover::believed(authority);
+    let signed =
+        signed_by(certificate, ca).unwrap_or(false) && bytes(secret, "ca.crt") == Some(&believed[..]);
     // Nothing is gained by renewing what already lives as long as its authority.
     let renewable = issuer.not_after > facts.not_after;
     signed && !key.is_empty() && !(renewable && expires_soon(&facts, now))

@@ -58,6 +58,8 @@ impl Exposed {
             );
             return self.ignore(about, &message);
         }
+        // One that asks for it is enough: the address must not be carried in plain by the other's leave.
+        there.sealed |= definition.sealed;
         there.targets.extend(definition.targets);
     }
 
@@ -122,6 +124,18 @@ fn proxy_protocol(metadata: &ObjectMeta) -> Result<String, String> {
         Some(other) => Err(format!(
             "annotation {}: \"{other}\" is neither v1 nor v2",
             labels::PROXY_PROTOCOL
+        )),
+    }
+}
+
+/// Whoever writes something else than yes or no must not believe that it is encrypted.
+fn sealed(metadata: &ObjectMeta) -> Result<bool, String> {
+    match annotation(metadata, labels::SEALED).map(str::trim) {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(other) => Err(format!(
+            "annotation {}: \"{other}\" is neither true nor false",
+            labels::SEALED
         )),
     }
 }
@@ -244,6 +258,7 @@ fn common(metadata: &ObjectMeta) -> Result<ServiceDefinition, String> {
         expose_ingress: ingress.to_owned(),
         labels: text(labels::SERVICE_LABELS).map(pairs).unwrap_or_default(),
         annotations: text(labels::SERVICE_ANNOTATIONS).map(pairs).unwrap_or_default(),
+        sealed: sealed(metadata)?,
         origin: ORIGIN_ANNOTATION.to_owned(),
         ..ServiceDefinition::default()
     })

@@ -3,6 +3,7 @@
 //! | from | file | gives |
 //! |---|---|---|
 //! | `skupper-site` | [`site`], [`site_workloads`], [`certificates`] | a site's Deployments, Services, accounts; certificates to issue |
+//! | authorities near their end | [`rollover`] | successors, and when they take over |
 //! | token requests | [`tokens`] | tokens to fill |
 //! | `OpenTelemetryCollector` | [`collector`], [`collector_ports`], [`collector_workload`] | workload, Services, ConfigMap |
 //! | `Jaeger` | [`jaeger`] | the same for the all-in-one |
@@ -20,6 +21,7 @@ pub(crate) mod expose;
 pub(crate) mod jaeger;
 pub(crate) mod network;
 pub(crate) mod renewal;
+pub(crate) mod rollover;
 pub(crate) mod router_document;
 mod router_notes;
 pub(crate) mod service;
@@ -49,6 +51,8 @@ pub(crate) struct Plan {
     pub(crate) deletions: Vec<ObjectRef>,
     /// Certificates to issue, authorities first.
     pub(crate) certificates: Vec<CertificateOrder>,
+    /// Authorities that another one follows.
+    pub(crate) rollovers: Vec<RolloverOrder>,
     /// Token requests to answer.
     pub(crate) tokens: Vec<TokenOrder>,
     /// Records of claims to complete.
@@ -73,6 +77,7 @@ impl Plan {
         self.objects.extend(other.objects);
         self.deletions.extend(other.deletions);
         self.certificates.extend(other.certificates);
+        self.rollovers.extend(other.rollovers);
         self.tokens.extend(other.tokens);
         self.claims.extend(other.claims);
         self.renewals.extend(other.renewals);
@@ -153,6 +158,17 @@ pub(crate) enum CertificateKind {
     },
 }
 
+/// An authority that another one follows: the step that is due.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct RolloverOrder {
+    /// The Secret's name.
+    pub(crate) name: String,
+    /// The Secret as it is now.
+    pub(crate) authority: Secret,
+    /// What is to be done.
+    pub(crate) step: rollover::Step,
+}
+
 /// A token request that can be answered.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct TokenOrder {
@@ -184,6 +200,8 @@ pub(crate) struct RenewalOrder {
     pub(crate) record: Secret,
     /// The issuing site.
     pub(crate) site_id: String,
+    /// How long past its end a certificate can still be renewed.
+    pub(crate) renew_expired: std::time::Duration,
 }
 
 /// A change of some keys of a Secret; the others are not touched.

@@ -226,6 +226,7 @@ pub(crate) fn announced(status: &api::Status, local_id: &str) -> BTreeMap<String
                 protocol: service.protocol.clone(),
                 ports: service.ports.clone(),
                 origin: site.id.clone(),
+                sealed: service.sealed,
                 ..ServiceDefinition::default()
             });
             (site.id.clone(), services.collect())

@@ -77,6 +77,7 @@ pub(crate) fn plan(
     plan: &mut Plan,
 ) {
     answer(snapshot, document, plan);
+    document.authorities = authorities(snapshot);
     remember_users(snapshot, plan);
     for secret in &snapshot.tokens {
         let is_link = super::tokens::kind(secret) == Some(labels::TYPE_TOKEN)
@@ -85,6 +86,17 @@ pub(crate) fn plan(
             hold(snapshot, secret, document, now, plan);
         }
     }
+}
+
+/// Whom the holders of this site's tokens are to believe: all records say the same.
+fn authorities(snapshot: &ServiceSnapshot) -> Option<String> {
+    let own = snapshot.tokens.iter().filter(|secret| {
+        super::tokens::kind(secret) == Some(labels::TYPE_TOKEN)
+            && annotation(secret, labels::GENERATED_BY) == Some(&snapshot.site.id)
+    });
+    let record = own.min_by_key(|secret| secret.metadata.name.clone())?;
+    let bundle = bytes(record, "ca.crt").filter(|bundle| !bundle.is_empty())?;
+    Some(String::from_utf8_lossy(bundle).into_owned())
 }
 
 /// Takes peers' requests into the records, and answers of the site-level controller into the document.
@@ -186,11 +198,31 @@ fn hold(
         if let Some(link) = document.links.iter_mut().find(|link| link.name == name) {
             link.renewal = Some(String::from_utf8_lossy(request).into_owned());
         }
-    } else if facts.renew_at() <= now {
+    } else if facts.renew_at() <= now || is_of_predecessor(secret, &facts) {
         plan.keys.push(name);
     } else {
         plan.again(facts.renew_at());
     }
+}
+
+/// Whether a certificate is of an authority that another one follows: it was made before the first of those believed, who
+/// is the newest, and not by it.
+fn is_of_predecessor(secret: &Secret, facts: &CertificateFacts) -> bool {
+    let (Some(certificate), Some(believed)) = (bytes(secret, "tls.crt"), bytes(secret, "ca.crt")) else {
+        return false;
+    };
+    let Ok(newest) = CertificateFacts::from_pem(believed) else {
+        return false;
+    };
+    let first = first_block(believed);
+    newest.not_before > facts.not_before && matches!(signed_by(certificate, first), Ok(false))
+}
+
+/// The first certificate of a bundle.
+fn first_block(bundle: &[u8]) -> &[u8] {
+    const END: &[u8] = b"-----END CERTIFICATE-----";
+    let end = bundle.windows(END.len()).position(|window| window == END);
+    end.map_or(bundle, |at| &bundle[..at + END.len()])
 }
 
 /// What of an answer is taken over; why it is not.
@@ -211,7 +243,8 @@ fn take_over(
             return Ok(None);
         }
         let facts = CertificateFacts::from_pem(certificate).map_err(|error| text(&error))?;
-        if facts.not_after <= current.not_after {
+        // One of the successor is worth having, even if it ends no later: its predecessor's is soon worth nothing.
+        if facts.not_after <= current.not_after && !is_of_predecessor(secret, current) {
             return Err(format!(
                 "it ends at {}, no later than the one in use",
                 facts.not_after
@@ -238,14 +271,14 @@ fn take_over(
     }))
 }
 
-/// The entries of the router's list for the certificates that renewed a token's.
+/// The entries of the router's list for the certificates that renewed a token's, but for those that ended too long ago.
 pub(crate) fn sections(
     record: &Secret,
     token: &ConnectionToken,
-    now: Timestamp,
+    ended_before: Timestamp,
 ) -> Vec<router::TokenSection> {
     let read = renewed(record).filter_map(|(_, certificate)| CertificateFacts::from_pem(certificate).ok());
-    read.filter(|facts| facts.not_after > now)
+    read.filter(|facts| facts.not_after > ended_before)
         .map(|facts| super::router_document::token_section(token, &facts))
         .collect()
 }

@@ -11,12 +11,15 @@ use karez_router_config as router;
 use karez_router_config::{Mode, Role, RouterDocument};
 use serde_json::Value;
 
-use super::certificates::annotation;
+use super::certificates::{annotation, bytes};
 use super::expose::original_selector;
 use super::{Note, renewal, tokens};
 use crate::object::{Strings, json, meta, reference, strings};
 use crate::site_config::pairs;
 use crate::snapshot::{ServiceSnapshot, SiteFacts};
+
+/// The name of the TLS profile for the ends of sealed connections.
+const SEAL_PROFILE: &str = "karez-seal";
 
 /// What the Secrets of a site mean for its router.
 #[derive(Debug, Default)]
@@ -24,6 +27,8 @@ pub(crate) struct Credentials {
     pub(crate) tokens: Vec<router::TokenSection>,
     pub(crate) links: Vec<router::LinkSection>,
     pub(crate) profiles: Vec<router::TlsSection>,
+    /// The Secret with what the site proves itself with at the ends of sealed connections.
+    pub(crate) seal: Option<String>,
     pub(crate) notes: Vec<Note>,
 }
 
@@ -41,10 +46,14 @@ pub(crate) fn credentials<'a>(
                 found.claim(secret);
                 continue;
             }
+            Some(labels::TYPE_SEAL) => {
+                found.seal(secret, now);
+                continue;
+            }
             _ => continue,
         };
         match read {
-            Ok(token) if token.generated_by == site.id => found.issued(secret, &token, now),
+            Ok(token) if token.generated_by == site.id => found.issued(site, secret, &token, now),
             Ok(token) => found.link(site, secret, &token, now),
             Err(error) => found.warn(secret, "TokenUnusable", error.to_string()),
         }
@@ -79,6 +88,38 @@ impl Credentials {
         });
     }
 
+    /// A site has one seal certificate; of several the first by name counts, so that nothing depends on their order.
+    fn seal(&mut self, secret: &Secret, now: Timestamp) {
+        let name = secret.metadata.name.clone().unwrap_or_default();
+        if secret.metadata.deletion_timestamp.is_some() {
+            return;
+        }
+        let certificate = bytes(secret, "tls.crt").map(CertificateFacts::from_pem);
+        match certificate {
+            Some(Ok(facts)) if facts.not_after <= now => {
+                let message = format!(
+                    "the site's seal certificate ended at {}: sealed addresses are refused until a new one is applied",
+                    facts.not_after
+                );
+                self.warn(secret, "SealExpired", message);
+            }
+            Some(Ok(_)) => {}
+            _ => self.warn(
+                secret,
+                "SealUnusable",
+                "data.tls.crt is missing or no certificate: make the Secret with karez seal issue".to_owned(),
+            ),
+        }
+        match self.seal.take() {
+            Some(other) if other != name => {
+                let message = format!("there are two seal certificates, {other} and {name}: keep one");
+                self.warn(secret, "SealTwice", message);
+                self.seal = Some(other.min(name));
+            }
+            _ => self.seal = Some(name),
+        }
+    }
+
     /// A claim is no link yet; why it is not redeemed is worth telling.
     fn claim(&mut self, secret: &Secret) {
         if let Some(status) = annotation(secret, labels::CLAIM_STATUS) {
@@ -91,8 +132,10 @@ impl Credentials {
         }
     }
 
-    fn issued(&mut self, secret: &Secret, token: &ConnectionToken, now: Timestamp) {
-        self.tokens.extend(renewal::sections(secret, token, now));
+    fn issued(&mut self, site: &SiteFacts, secret: &Secret, token: &ConnectionToken, now: Timestamp) {
+        // Those that ended within the window may still come to be renewed.
+        let ended_before = now.checked_sub(site.renew_expired).unwrap_or(now);
+        self.tokens.extend(renewal::sections(secret, token, ended_before));
         match token.facts() {
             Ok(facts) => self.tokens.push(token_section(token, &facts)),
             Err(error) => self.warn(secret, "TokenUnusable", format!("data.tls.crt: {error}")),
@@ -112,7 +155,8 @@ impl Credentials {
             && Validity::of(&facts, now) != Validity::Valid
         {
             let message = format!(
-                "the token's certificate is valid from {} to {}: ask site {} for a new token",
+                "the token's certificate is valid from {} to {}: ask site {} for a new token, or to allow renewal after \
+                 the end (annotation karez.dev/renew-expired of its skupper-site)",
                 facts.not_before, facts.not_after, token.generated_by
             );
             self.warn(secret, "TokenExpired", message);
@@ -192,6 +236,12 @@ pub(crate) fn site_document(site: &SiteFacts, credentials: &Credentials) -> Rout
         accept.push(listener("edge", Role::Edge, names::EDGE_PORT));
     }
     tls.extend(credentials.profiles.clone());
+    tls.extend(
+        credentials
+            .seal
+            .as_deref()
+            .map(|secret| profile(SEAL_PROFILE, secret)),
+    );
     RouterDocument {
         version: router::VERSION,
         site: router::SiteSection {
@@ -215,8 +265,12 @@ pub(crate) fn site_document(site: &SiteFacts, credentials: &Credentials) -> Rout
         },
         policy: (site.mode == Mode::Interior).then_some(router::PolicySection {
             sharing: router::Sharing::Named,
+            renew_expired_seconds: site.renew_expired.as_secs(),
         }),
         links: credentials.links.clone(),
+        seal: credentials.seal.as_ref().map(|_| router::SealSection {
+            tls: SEAL_PROFILE.to_owned(),
+        }),
         local: Some(router::LocalSection {
             host: any(),
             port: names::LOCAL_PORT,
@@ -258,6 +312,7 @@ pub(crate) fn add_services(
                 host: "0.0.0.0".to_owned(),
                 port: *listener,
                 protocol: protocol(definition),
+                sealed: definition.sealed,
                 ..router::ListenerSection::default()
             });
         }
@@ -292,6 +347,7 @@ fn announced(definition: &ServiceDefinition) -> router::ServiceSection {
         ports: definition.ports.clone(),
         origin: definition.origin.clone(),
         targets: targets.collect(),
+        sealed: definition.sealed,
     }
 }
 
@@ -313,6 +369,7 @@ fn connectors(
                 target: target.name.clone(),
                 protocol: protocol(definition),
                 capacity: target.capacity,
+                sealed: definition.sealed,
                 send_proxy_protocol: match (target.proxy_protocol.as_str(), protocol(definition)) {
                     ("v1", router::Protocol::Tcp) => Some(router::ProxyProtocol::V1),
                     ("v2", router::Protocol::Tcp) => Some(router::ProxyProtocol::V2),

@@ -69,6 +69,7 @@ pub(crate) fn plan(snapshot: &ServiceSnapshot, now: Timestamp) -> Plan {
     if SiteConfig::read(site).shares_addresses {
         document.policy = Some(PolicySection {
             sharing: Sharing::Any,
+            ..document.policy.unwrap_or_default()
         });
     }
     document.access_log = access_log(site);

@@ -12,7 +12,7 @@ use karez_router_config::Mode;
 use super::certificates::{Certificates, annotation, bytes, expires_soon};
 use super::router_document::{config_map, credentials, peers, site_document};
 use super::site_workloads::Workloads;
-use super::{CertificateKind, CertificateOrder, Note, Plan, tokens};
+use super::{CertificateKind, CertificateOrder, Note, Plan, rollover, tokens};
 use crate::object::{Strings, json, meta, reference, strings};
 use crate::site_config::{Ingress, SiteConfig};
 use crate::snapshot::{SiteFacts, SiteSnapshot};
@@ -54,6 +54,11 @@ pub(crate) fn plan(snapshot: &SiteSnapshot, now: Timestamp) -> Plan {
     };
     plan.certificates = certificates.orders();
     plan.again_at = certificates.next_renewal();
+    let (rollovers, again) = certificates.rollovers();
+    plan.rollovers = rollovers;
+    if let Some(at) = again {
+        plan.again(at);
+    }
     note_old_authorities(&certificates, site, &mut plan);
     remember_site_id(&config, snapshot, &site_id, &mut plan);
 
@@ -93,6 +98,7 @@ fn router_document(
         namespace: config.namespace.clone(),
         mode: if config.edge { Mode::Edge } else { Mode::Interior },
         sync: false,
+        renew_expired: config.renew_expired,
     };
     let credentials = credentials(&site, snapshot.secrets.values(), now);
     let mut document = site_document(&site, &credentials);
@@ -193,17 +199,19 @@ fn note_old_authorities(certificates: &Certificates<'_>, site: &ConfigMap, plan:
         let Some(secret) = certificates.snapshot.secrets.get(name) else {
             continue;
         };
+        plan.notes.extend(rollover::note(name, secret, site));
         let Some(Ok(facts)) = bytes(secret, "tls.crt").map(CertificateFacts::from_pem) else {
             continue;
         };
-        if expires_soon(&facts, certificates.now) {
+        let has_key = bytes(secret, "tls.key").is_some_and(|key| !key.is_empty());
+        if !has_key && expires_soon(&facts, certificates.now) {
             plan.notes.push(Note {
                 about: reference("v1", "ConfigMap", &site.metadata),
                 warning: true,
                 reason: "AuthorityExpires",
                 message: format!(
-                    "the authority in Secret {name} ends at {}: delete the Secret to get a new one, then \
-                     exchange the tokens that it issued",
+                    "the authority in Secret {name} ends at {}, and its key is not there to make a successor: \
+                     replace it",
                     facts.not_after
                 ),
             });

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{Secret, Service};
 use karez_kubernetes::{labels, names};
 
 use super::certificates::{annotation, bytes};
-use super::{ClaimOrder, Note, Plan, TokenOrder};
+use super::{ClaimOrder, Note, Plan, TokenOrder, rollover};
 use crate::object::reference;
 use crate::site_config::{Ingress, SiteConfig};
 use crate::snapshot::SiteSnapshot;
@@ -134,10 +134,18 @@ pub(crate) fn renewals(config: &SiteConfig, site_id: &str, snapshot: &SiteSnapsh
         kind(secret) == Some(labels::TYPE_TOKEN)
             && annotation(secret, labels::GENERATED_BY).is_some_and(|issuer| issuer == site_id)
     });
-    let asked = own.filter(|record| !super::renewal::waiting(record).is_empty());
+    let believed = snapshot.secrets.get(names::SITE_CA).map(rollover::believed);
+    // What holders are to believe changes when the authority is replaced: their routers are told from the records.
+    let outdated = |record: &Secret| {
+        believed
+            .as_deref()
+            .is_some_and(|all| bytes(record, "ca.crt") != Some(all))
+    };
+    let asked = own.filter(|record| !super::renewal::waiting(record).is_empty() || outdated(record));
     plan.renewals.extend(asked.map(|record| super::RenewalOrder {
         record: record.clone(),
         site_id: site_id.to_owned(),
+        renew_expired: config.renew_expired,
     }));
 }
 
@@ -182,7 +190,8 @@ fn is_complete(record: &Secret, endpoint: &(String, u16), snapshot: &SiteSnapsho
     let authority = snapshot.secrets.get(names::SITE_CA);
     url.is_some_and(|(host, port, _)| (&host, port) == (&endpoint.0, endpoint.1))
         && bytes(record, karez_identity::DATA_PASSWORD).is_some()
-        && authority.is_none_or(|authority| bytes(record, "ca.crt") == bytes(authority, "tls.crt"))
+        && authority
+            .is_none_or(|authority| bytes(record, "ca.crt") == Some(&rollover::believed(authority)[..]))
 }
 
 /// The value of `skupper.io/type`.

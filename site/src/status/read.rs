@@ -280,6 +280,7 @@ fn service(key: &str, text: &str) -> Option<ServiceStatus> {
         ports: definition.ports,
         targets: targets.collect(),
         labels: definition.labels,
+        sealed: definition.sealed,
         origin: definition.origin,
     })
 }

@@ -19,6 +19,9 @@ pub struct ServiceStatus {
     pub targets: Vec<ServiceTarget>,
     /// Labels that its Services carry.
     pub labels: BTreeMap<String, String>,
+    /// Whether its connections are encrypted from the first to the last site.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub sealed: bool,
     /// Where the definition comes from: empty (by hand), `annotation`, or a site's id.
     pub origin: String,
 }
@@ -50,8 +53,9 @@ impl ServiceStatus {
     fn tree(&self, show_labels: bool) -> Tree {
         let ports: Vec<String> = self.ports.iter().map(u16::to_string).collect();
         let word = if ports.len() == 1 { "port" } else { "ports" };
+        let sealed = if self.sealed { ", sealed" } else { "" };
         let mut tree = Tree::new(format!(
-            "{} ({} {word} {})",
+            "{} ({} {word} {}{sealed})",
             self.address,
             self.protocol,
             ports.join(" ")
@@ -108,10 +112,11 @@ mod tests {
                 address: "b".into(),
                 protocol: "tcp".into(),
                 ports: vec![1, 2],
+                sealed: true,
                 ..ServiceStatus::default()
             },
         ];
-        let expected = "Services exposed through Skupper:\n├─ a (tcp port 8080)\n│  ╰─ Targets:\n│     ╰─ app=a name=a\n╰─ b (tcp ports 1 2)\n";
+        let expected = "Services exposed through Skupper:\n├─ a (tcp port 8080)\n│  ╰─ Targets:\n│     ╰─ app=a name=a\n╰─ b (tcp ports 1 2, sealed)\n";
         assert_eq!(render(&services, false), expected);
     }
 

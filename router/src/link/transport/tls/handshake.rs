@@ -1,7 +1,7 @@
-//! The handshake: rustls over a socket, up to the traffic keys.
+//! The handshake: rustls over a socket or a stream of a link, up to the traffic keys.
 //!
 //! ```text
-//!  TcpStream ◀──▶ rustls (unbuffered) ──▶ Secured { socket, Sealer, Opener, the peer's certificate, what came too early }
+//!  a Pipe ◀──▶ rustls (unbuffered) ──▶ Secured { pipe, Sealer, Opener, the peer's certificate, what came too early }
 //! ```
 //!
 //! Records are given to rustls one by one, so that what the peer sends after its last handshake message is left alone.
@@ -23,13 +23,13 @@ use tokio::time::timeout;
 use super::record::{KeySchedule, Keys, Opener, RecordError, Sealer};
 
 /// A peer that takes longer is not served.
-pub(super) const LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const LIMIT: Duration = Duration::from_secs(10);
 /// What both sides' handshake messages may take together in one direction.
 const LONGEST: usize = 128 << 10;
 
 /// Why a connection was not secured.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum HandshakeError {
+pub(crate) enum HandshakeError {
     /// The socket failed.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -48,31 +48,58 @@ pub(super) enum HandshakeError {
 }
 
 /// A connection whose records are sealed from now on.
-pub(super) struct Secured {
-    pub(super) socket: TcpStream,
-    pub(super) sealer: Sealer,
-    pub(super) opener: Opener,
-    pub(super) peer: Option<CertificateDer<'static>>,
+pub(crate) struct Secured<P = TcpStream> {
+    pub(crate) pipe: P,
+    pub(crate) sealer: Sealer,
+    pub(crate) opener: Opener,
+    pub(crate) peer: Option<CertificateDer<'static>>,
     /// Bytes that came after the handshake's last.
-    pub(super) early: Vec<u8>,
+    pub(crate) early: Vec<u8>,
+}
+
+/// What a handshake goes over.
+pub(crate) trait Pipe: Send {
+    /// Adds what has come, at least something; 0 at the end.
+    fn read_more(&mut self, into: &mut Vec<u8>) -> impl Future<Output = io::Result<usize>> + Send;
+    /// Hands everything on.
+    fn write_everything(&mut self, bytes: &[u8]) -> impl Future<Output = io::Result<()>> + Send;
+    /// Ends what we say, after a failure.
+    fn end(&mut self) -> impl Future<Output = ()> + Send;
+}
+
+impl Pipe for TcpStream {
+    async fn read_more(&mut self, into: &mut Vec<u8>) -> io::Result<usize> {
+        self.read_buf(into).await
+    }
+
+    async fn write_everything(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write_all(bytes).await
+    }
+
+    async fn end(&mut self) {
+        let _ = self.shutdown().await;
+    }
 }
 
 /// Secures a connection as its client.
-pub(super) async fn client(
-    socket: TcpStream,
+pub(crate) async fn client<P: Pipe>(
+    pipe: P,
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
-) -> Result<Secured, HandshakeError> {
+) -> Result<Secured<P>, HandshakeError> {
     let connection = UnbufferedClientConnection::new(config, name)?;
-    timeout(LIMIT, shake(socket, connection))
+    timeout(LIMIT, shake(pipe, connection))
         .await
         .map_err(|_| HandshakeError::Slow)?
 }
 
 /// Secures a connection as its server.
-pub(super) async fn server(socket: TcpStream, config: Arc<ServerConfig>) -> Result<Secured, HandshakeError> {
+pub(crate) async fn server<P: Pipe>(
+    pipe: P,
+    config: Arc<ServerConfig>,
+) -> Result<Secured<P>, HandshakeError> {
     let connection = UnbufferedServerConnection::new(config)?;
-    timeout(LIMIT, shake(socket, connection))
+    timeout(LIMIT, shake(pipe, connection))
         .await
         .map_err(|_| HandshakeError::Slow)?
 }
@@ -146,30 +173,30 @@ enum Step {
     Done,
 }
 
-async fn shake<H: Hands>(mut socket: TcpStream, mut hands: H) -> Result<Secured, HandshakeError> {
+async fn shake<P: Pipe, H: Hands>(mut pipe: P, mut hands: H) -> Result<Secured<P>, HandshakeError> {
     let mut flight = Flight::default();
     loop {
         match flight.step(&mut hands) {
             Ok(Step::Again) => {}
-            Ok(Step::Write) => flight.send(&mut socket).await?,
-            Ok(Step::Read) => flight.more(&mut socket).await?,
+            Ok(Step::Write) => flight.send(&mut pipe).await?,
+            Ok(Step::Read) => flight.more(&mut pipe).await?,
             Ok(Step::Done) => break,
             Err(error) => {
                 flight.excuse(&mut hands);
                 // The peer should know why; whether it hears changes nothing here.
-                let _ = flight.send(&mut socket).await;
-                let _ = socket.shutdown().await;
+                let _ = flight.send(&mut pipe).await;
+                pipe.end().await;
                 return Err(error.into());
             }
         }
     }
-    flight.send(&mut socket).await?;
+    flight.send(&mut pipe).await?;
     let peer = hands.state().peer_certificates().and_then(|chain| chain.first());
     let peer = peer.map(|leaf| leaf.clone().into_owned());
     let (secrets, kernel) = hands.keys()?;
     let keys: Keys = Arc::new(Mutex::new(Schedule(kernel)));
     Ok(Secured {
-        socket,
+        pipe,
         sealer: Sealer::new(secrets.tx.0, &secrets.tx.1, keys.clone())?,
         opener: Opener::new(secrets.rx.0, &secrets.rx.1, keys)?,
         peer,
@@ -214,7 +241,7 @@ impl Flight {
     }
 
     /// Shows rustls one record more, which may have to come first.
-    async fn more(&mut self, socket: &mut TcpStream) -> Result<(), HandshakeError> {
+    async fn more(&mut self, pipe: &mut impl Pipe) -> Result<(), HandshakeError> {
         loop {
             let hidden = &self.incoming[self.shown..];
             if let Some(length) = Opener::length(hidden)?
@@ -226,14 +253,14 @@ impl Flight {
             if self.incoming.len() > LONGEST {
                 return Err(HandshakeError::TooLong);
             }
-            if socket.read_buf(&mut self.incoming).await? == 0 {
+            if pipe.read_more(&mut self.incoming).await? == 0 {
                 return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
             }
         }
     }
 
-    async fn send(&mut self, socket: &mut TcpStream) -> io::Result<()> {
-        socket.write_all(&self.outgoing).await?;
+    async fn send(&mut self, pipe: &mut impl Pipe) -> io::Result<()> {
+        pipe.write_everything(&self.outgoing).await?;
         self.outgoing.clear();
         Ok(())
     }

@@ -17,13 +17,13 @@ mod connect;
 mod connection;
 mod frame;
 mod greeting;
-mod handshake;
+pub(crate) mod handshake;
 mod incoming;
 mod keeper;
 mod lane;
 mod mux;
 mod outgoing;
-mod record;
+pub(crate) mod record;
 mod setup;
 mod stream;
 #[cfg(test)]

@@ -18,24 +18,24 @@ use ring::aead::{
 use rustls::ConnectionTrafficSecrets;
 
 /// Bytes before a record's content.
-pub(super) const HEADER: usize = 5;
+pub(crate) const HEADER: usize = 5;
 /// Bytes after it: the content's type and the tag.
-pub(super) const TRAILER: usize = 1 + 16;
+pub(crate) const TRAILER: usize = 1 + 16;
 /// The longest plaintext.
-pub(super) const LONGEST: usize = 1 << 14;
+pub(crate) const LONGEST: usize = 1 << 14;
 /// The longest that a record may claim to be: plaintext, type, padding and tag.
 const LONGEST_SEALED: usize = LONGEST + 256;
 /// Records that one key may seal; well below what AES-GCM allows (RFC 8446, section 5.5).
 const KEY_LIMIT: u64 = 1 << 22;
 
 const CHANGE_CIPHER_SPEC: u8 = 20;
-pub(super) const ALERT: u8 = 21;
-pub(super) const HANDSHAKE: u8 = 22;
-pub(super) const DATA: u8 = 23;
+pub(crate) const ALERT: u8 = 21;
+pub(crate) const HANDSHAKE: u8 = 22;
+pub(crate) const DATA: u8 = 23;
 
 /// Why a record cannot be sealed or opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum RecordError {
+pub(crate) enum RecordError {
     /// The cipher suite is none of TLS 1.3's three.
     #[error("an unknown cipher suite was agreed on")]
     Suite,
@@ -94,7 +94,7 @@ impl Cipher {
 }
 
 /// Seals what this side sends.
-pub(super) struct Sealer {
+pub(crate) struct Sealer {
     cipher: Cipher,
     keys: Keys,
 }
@@ -110,7 +110,7 @@ impl Sealer {
     }
 
     /// Seals a record in place: `record` is the space for the header, the plaintext, and the space for the trailer.
-    pub(super) fn seal(&mut self, record: &mut [u8], kind: u8) -> Result<(), RecordError> {
+    pub(crate) fn seal(&mut self, record: &mut [u8], kind: u8) -> Result<(), RecordError> {
         let sealed = record.len().checked_sub(HEADER).ok_or(RecordError::Malformed)?;
         let length = u16::try_from(sealed).map_err(|_| RecordError::Malformed)?;
         let plain = sealed.checked_sub(TRAILER).ok_or(RecordError::Malformed)?;
@@ -131,12 +131,12 @@ impl Sealer {
     }
 
     /// Whether the key is used up: then a key update goes first.
-    pub(super) fn is_used_up(&self) -> bool {
+    pub(crate) fn is_used_up(&self) -> bool {
         self.cipher.sequence >= KEY_LIMIT
     }
 
     /// The record that tells the peer of a new key, which is used from then on.
-    pub(super) fn renew(&mut self) -> Result<[u8; HEADER + 5 + TRAILER], RecordError> {
+    pub(crate) fn renew(&mut self) -> Result<[u8; HEADER + 5 + TRAILER], RecordError> {
         let mut record = [0; HEADER + 5 + TRAILER];
         // A key update that does not ask the peer for one of its own.
         record[HEADER..HEADER + 5].copy_from_slice(&[KEY_UPDATE, 0, 0, 1, 0]);
@@ -155,7 +155,7 @@ const NEW_SESSION_TICKET: u8 = 4;
 
 /// What a record holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Content {
+pub(crate) enum Content {
     /// Frames.
     Data(Range<usize>),
     /// The peer ends the TLS connection: the alert's number.
@@ -165,7 +165,7 @@ pub(super) enum Content {
 }
 
 /// Opens what the peer sends.
-pub(super) struct Opener {
+pub(crate) struct Opener {
     cipher: Cipher,
     keys: Keys,
 }
@@ -181,7 +181,7 @@ impl Opener {
     }
 
     /// How long the record is that these bytes begin with, when they say so already.
-    pub(super) fn length(bytes: &[u8]) -> Result<Option<usize>, RecordError> {
+    pub(crate) fn length(bytes: &[u8]) -> Result<Option<usize>, RecordError> {
         let Some(header) = bytes.first_chunk::<HEADER>() else {
             return Ok(None);
         };
@@ -195,7 +195,7 @@ impl Opener {
     }
 
     /// Opens a whole record in place.
-    pub(super) fn open(&mut self, record: &mut [u8]) -> Result<Content, RecordError> {
+    pub(crate) fn open(&mut self, record: &mut [u8]) -> Result<Content, RecordError> {
         let (header, body) = record
             .split_first_chunk_mut::<HEADER>()
             .ok_or(RecordError::Malformed)?;

@@ -63,8 +63,8 @@ pub(super) struct Greeter {
 
 impl Greeter {
     pub(super) fn new(secured: Secured, size: Size, settings: Settings) -> Result<Self, ConnectionError> {
-        let remote = secured.socket.peer_addr().map_err(lost)?;
-        let (reader, writer) = secured.socket.into_split();
+        let remote = secured.pipe.peer_addr().map_err(lost)?;
+        let (reader, writer) = secured.pipe.into_split();
         Ok(Self {
             reader,
             writer,
