@@ -365,19 +365,7 @@ impl Controller {
             tracing::info!(namespace = order.namespace, secret = order.secret, "issued");
             self.keep_fresh(secret);
         }
-        for order in &plan.rollovers {
-            match issuer.rollover(order) {
-                Ok(secret) => {
-                    self.applier.replace_secret(&secret).await?;
-                    let (namespace, authority) = (&snapshot.namespace, &order.name);
-                    tracing::info!(namespace, authority, step = ?order.step, "an authority is being replaced");
-                    self.keep_fresh(secret);
-                }
-                Err(error) => plan
-                    .notes
-                    .push(secret_note(&order.authority, "AuthorityNotReplaced", &error)),
-            }
-        }
+        self.roll_over(&mut issuer, plan, &snapshot.namespace).await?;
         for order in &plan.tokens {
             let name = order.request.name_any();
             match issuer.token(order) {
@@ -427,6 +415,29 @@ impl Controller {
                 Err(error) => plan
                     .notes
                     .push(secret_note(&order.record, "ClaimNotReady", &error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what is due about authorities that another one follows.
+    async fn roll_over(
+        &mut self,
+        issuer: &mut Issuer<'_>,
+        plan: &mut Plan,
+        namespace: &str,
+    ) -> Result<(), ApplyError> {
+        for order in &plan.rollovers {
+            match issuer.rollover(order) {
+                Ok(secret) => {
+                    self.applier.replace_secret(&secret).await?;
+                    let (authority, step) = (&order.name, order.step);
+                    tracing::info!(namespace, authority, ?step, "an authority is being replaced");
+                    self.keep_fresh(secret);
+                }
+                Err(error) => plan
+                    .notes
+                    .push(secret_note(&order.authority, "AuthorityNotReplaced", &error)),
             }
         }
         Ok(())

@@ -1,7 +1,8 @@
 //! The sidecar webhook, for real clusters: an AdmissionReview comes in over TLS, a JSON patch goes back.
 //!
 //! The certificate is issued by an authority of its own, kept in a Secret, and put into the
-//! MutatingWebhookConfiguration. Whatever goes wrong, the pod is admitted as it is: a controller that is down or
+//! MutatingWebhookConfiguration. Both are looked at every hour: what nears its end is replaced while it serves, first
+//! where the API server looks whom to believe, then here. Whatever goes wrong, the pod is admitted as it is: a controller that is down or
 //! confused must not keep pods from starting.
 
 use std::collections::BTreeMap;
@@ -18,7 +19,7 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
-use karez_identity::{CertificateFacts, TlsError, TlsMaterial};
+use karez_identity::{TlsError, TlsMaterial};
 use karez_kubernetes::{FIELD_MANAGER_SITE, OpenTelemetryCollector, VERSION};
 use karez_lifecycle::Shutdown;
 use karez_net::{BindError, Net};
@@ -27,13 +28,15 @@ use kube::{Api, Client};
 use rustls::ServerConfig;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use crate::apply::{Applier, ApplyError};
 use crate::issue::{Issuer, OrderError};
 use crate::options::WebhookOptions;
-use crate::plan::certificates::expires_soon;
-use crate::plan::{CertificateKind, CertificateOrder};
+use crate::plan::certificates::is_good;
+use crate::plan::{CertificateKind, CertificateOrder, rollover};
+use crate::site_config::Lifetimes;
 
 const AUTHORITY: &str = "karez-webhook-ca";
 const CERTIFICATE: &str = "karez-webhook";
@@ -41,6 +44,8 @@ const CONFIGURATION: &str = "karez-sidecar";
 const PATH: &str = "/mutate-v1-pod";
 /// A review holds a pod, perhaps twice; an API object has at most a few MiB.
 const REVIEW_LIMIT: usize = 8 << 20;
+/// How often it is looked whether the certificate and its authority are still good.
+const LOOK: Duration = Duration::from_secs(3600);
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
@@ -87,8 +92,8 @@ pub(crate) async fn serve(
     net: &Net,
     shutdown: Shutdown,
 ) -> Result<(), WebhookError> {
-    let secret = certificate(&client, &options).await?;
-    let acceptor = TlsAcceptor::from(Arc::new(server_config(&secret)?));
+    let mut secret = certificate(&client, &options, Timestamp::now()).await?;
+    let mut acceptor = acceptor(&secret)?;
     register(&client, &options, &secret).await?;
     let mut listener = net
         .listen_tcp(&options.listen)
@@ -100,11 +105,20 @@ pub(crate) async fn serve(
     let app = Router::new()
         .route(PATH, post(review))
         .layer(DefaultBodyLimit::max(REVIEW_LIMIT))
-        .with_state(client);
+        .with_state(client.clone());
+    let mut look = tokio::time::interval_at(Instant::now() + LOOK, LOOK);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = shutdown.triggered() => return Ok(()),
+            _ = look.tick() => {
+                match renewed(&client, &options, &secret, Timestamp::now()).await {
+                    Ok(Some((new, serving))) => (secret, acceptor) = (new, serving),
+                    Ok(None) => {}
+                    Err(error) => tracing::warn!(%error, "the webhook's certificate cannot be renewed; trying again"),
+                }
+                continue;
+            }
         };
         match accepted {
             Ok((stream, _)) => {
@@ -116,6 +130,27 @@ pub(crate) async fn serve(
             }
         }
     }
+}
+
+fn acceptor(secret: &Secret) -> Result<TlsAcceptor, WebhookError> {
+    Ok(TlsAcceptor::from(Arc::new(server_config(secret)?)))
+}
+
+/// What is to be served from now on, when that is not what is served: the API server believes it already.
+async fn renewed(
+    client: &Client,
+    options: &WebhookOptions,
+    served: &Secret,
+    now: Timestamp,
+) -> Result<Option<(Secret, TlsAcceptor)>, WebhookError> {
+    let secret = certificate(client, options, now).await?;
+    if secret.data == served.data {
+        return Ok(None);
+    }
+    let acceptor = acceptor(&secret)?;
+    register(client, options, &secret).await?;
+    tracing::info!("the webhook's certificate was renewed");
+    Ok(Some((secret, acceptor)))
 }
 
 async fn connection(acceptor: TlsAcceptor, stream: TcpStream, app: Router) {
@@ -180,20 +215,18 @@ async fn patch(client: &Client, review: &Value) -> Result<Option<Vec<u8>>, Strin
         .map_err(|error| text(&error))
 }
 
-/// The webhook's certificate: what is there when it is good, else a new one.
-async fn certificate(client: &Client, options: &WebhookOptions) -> Result<Secret, WebhookError> {
+/// The webhook's certificate: what is there when it is good, else a new one. Its authority is replaced in time as well.
+async fn certificate(
+    client: &Client,
+    options: &WebhookOptions,
+    now: Timestamp,
+) -> Result<Secret, WebhookError> {
     let api: Api<Secret> = Api::namespaced(client.clone(), &options.namespace);
     let get = async |name: &str| {
         api.get_opt(name)
             .await
             .map_err(|error| WebhookError::Api(format!("cannot read Secret {name}: {error}")))
     };
-    let now = Timestamp::now();
-    if let Some(secret) = get(CERTIFICATE).await?
-        && is_good(&secret, now)
-    {
-        return Ok(secret);
-    }
     let mut secrets = BTreeMap::new();
     secrets.extend(get(AUTHORITY).await?.map(|secret| (AUTHORITY.to_owned(), secret)));
     let order = |secret: &str, kind| CertificateOrder {
@@ -206,13 +239,28 @@ async fn certificate(client: &Client, options: &WebhookOptions) -> Result<Secret
     };
     let mut applier = Applier::new(client.clone(), FIELD_MANAGER_SITE);
     let mut issuer = Issuer::new(&secrets, now);
-    if !secrets.contains_key(AUTHORITY) {
-        let kind = CertificateKind::Authority {
-            common_name: AUTHORITY.to_owned(),
-        };
-        applier
-            .create_authority(&issuer.certificate(&order(AUTHORITY, kind))?)
-            .await?;
+    let authority = match secrets.get(AUTHORITY) {
+        None => {
+            let kind = CertificateKind::Authority {
+                common_name: AUTHORITY.to_owned(),
+            };
+            let made = issuer.certificate(&order(AUTHORITY, kind))?;
+            applier.create_authority(&made).await?;
+            made
+        }
+        Some(there) => match rollover::due(there, Lifetimes::default().overlap, now).0 {
+            None => there.clone(),
+            Some(step) => {
+                let changed = issuer.rollover(&rollover::order(AUTHORITY, there, step))?;
+                applier.replace_secret(&changed).await?;
+                changed
+            }
+        },
+    };
+    if let Some(secret) = get(CERTIFICATE).await?
+        && is_good(&secret, &authority, now)
+    {
+        return Ok(secret);
     }
     let service = &options.service;
     let host = format!("{service}.{}.svc", options.namespace);
@@ -226,13 +274,6 @@ async fn certificate(client: &Client, options: &WebhookOptions) -> Result<Secret
     let secret = issuer.certificate(&order(CERTIFICATE, kind))?;
     applier.apply(&crate::object::json(&secret), None).await?;
     Ok(secret)
-}
-
-fn is_good(secret: &Secret, now: Timestamp) -> bool {
-    let certificate = secret.data.as_ref().and_then(|data| data.get("tls.crt"));
-    certificate
-        .and_then(|certificate| CertificateFacts::from_pem(&certificate.0).ok())
-        .is_some_and(|facts| !expires_soon(&facts, now))
 }
 
 /// TLS without client certificates: the API server usually has none.
@@ -304,4 +345,48 @@ fn configuration(options: &WebhookOptions, bundle: &str) -> Value {
             }]},
         }],
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+    use karez_identity::CertificateFacts;
+    use karez_local_api::{LocalCluster, LocalClusterOptions};
+
+    use super::*;
+
+    fn end(secret: &Secret) -> Timestamp {
+        let pem = &secret.data.as_ref().unwrap()["tls.crt"].0;
+        CertificateFacts::from_pem(pem).unwrap().not_after
+    }
+
+    fn believed(secret: &Secret) -> usize {
+        let pem = &secret.data.as_ref().unwrap()["ca.crt"].0;
+        String::from_utf8_lossy(pem).matches("BEGIN CERTIFICATE").count()
+    }
+
+    #[tokio::test]
+    async fn the_certificate_and_its_authority_are_replaced_while_it_serves() {
+        let folder = tempfile::tempdir().unwrap();
+        let cluster = LocalCluster::open(LocalClusterOptions::new(folder.path())).unwrap();
+        let client = cluster.client();
+        let options = WebhookOptions {
+            listen: "127.0.0.1:0".into(),
+            namespace: "default".into(),
+            service: "karez-webhook".into(),
+        };
+        let start = Timestamp::from_second(1_800_000_000).unwrap();
+        let day = |days: i64| start + SignedDuration::from_hours(24 * days);
+        let first = certificate(&client, &options, start).await.unwrap();
+        let again = async |secret: &Secret, now| renewed(&client, &options, secret, now).await.unwrap();
+        assert!(again(&first, day(1000)).await.is_none(), "it is still good");
+        // Authority and certificate live for five years: a month before their end a successor is believed.
+        let (both, _) = again(&first, day(1800)).await.expect("another one");
+        assert_eq!((believed(&both), end(&both) <= day(1826)), (2, true));
+        assert!(again(&both, day(1801)).await.is_none());
+        let (new, _) = again(&both, day(1812)).await.expect("of the successor");
+        assert!(end(&new) > day(3000) && believed(&new) == 2);
+        let (alone, _) = again(&new, day(1830)).await.expect("without the old one");
+        assert_eq!(believed(&alone), 1);
+    }
 }

@@ -202,7 +202,7 @@ async fn join(reach: &Reach, link: &LiveLink) -> Result<Connection, Failure> {
     let endpoint = ClientEndpoints::another_towards(link.remote);
     let endpoint = endpoint.map_err(|error| Failure::down(format!("cannot open a UDP socket: {error}")))?;
     let settings = reach.shared.settings(reach.config.congestion);
-    let connection = quic::dial(&endpoint, &reach.material, link.remote, settings).await?;
+    let connection = quic::dial(&endpoint, &reach.material(), link.remote, settings).await?;
     let Stream {
         mut send,
         mut receive,

@@ -45,6 +45,9 @@ const MOVE_LIMIT: Duration = Duration::from_secs(5);
 /// How often a transport that the link has left is looked at.
 const LEFT: Duration = Duration::from_secs(1);
 
+/// What the peer is told of a connection that the link has left.
+pub(super) const MOVED: &str = "the link has moved to another transport";
+
 /// What a link needs.
 pub(crate) struct Dial {
     pub(crate) name: String,
@@ -149,13 +152,7 @@ async fn attempt(
     if shared.read(|all| all.dialled.get(&dial.name).is_some_and(|old| old.token != token)) {
         shared.change(|all| all.dialled.get_mut(&dial.name).map(|old| old.token = token));
     }
-    let reach = Arc::new(Reach {
-        shared: shared.clone(),
-        name: dial.name.clone(),
-        cost: dial.cost.clone(),
-        config: dial.config.clone(),
-        material,
-    });
+    let reach = Arc::new(Reach::new(shared.clone(), dial, material));
     let mut renewed = dial.profile.clone();
     renewed.mark_unchanged();
     let told = |failure: &Failure| report(shared, dial, failure);
@@ -212,6 +209,8 @@ impl Up {
     /// Takes no new connections; closes it once those that it carries have ended.
     async fn leave(mut self, shared: Arc<Shared>, stop: CancellationToken) {
         shared.link_down(self.link.id);
+        // The peer, too, takes the other one for what is new.
+        self.link.leaving.cancel();
         let idle = async {
             loop {
                 sleep(LEFT).await;
@@ -225,8 +224,7 @@ impl Up {
             () = idle => {}
             () = stop.cancelled() => {}
         }
-        self.link
-            .close(CloseCode::Leaving, "the link has moved to another transport");
+        self.link.close(CloseCode::Leaving, MOVED);
     }
 }
 
@@ -251,6 +249,12 @@ async fn keep(
             () = stop.cancelled() => {
                 up.close(shared);
                 return Failure::down("removed");
+            }
+            // Further connections, lanes and other transports prove themselves with what is there then.
+            Ok(()) = dial.profile.changed() => {
+                if let Profile::Ready(material) = &*dial.profile.borrow_and_update() {
+                    reach.renew(material);
+                }
             }
             Ok(()) = dial.cost.changed() => follow_cost(shared, &up.link, *dial.cost.borrow_and_update()),
             () = sleep_until(preference.due()), if moves && other.is_none() => {

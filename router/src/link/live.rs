@@ -10,6 +10,7 @@ use karez_router_config::Role;
 use karez_router_config::api::Direction;
 use karez_topology::{Filter, LinkId, LinkKind, RouterId, Site};
 use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::saturation::Saturation;
 use crate::udp::Exchange;
@@ -53,6 +54,8 @@ pub(crate) struct LiveLink {
     pub(crate) filter: ArcSwap<Filter>,
     /// Wakes the session when there is something to tell the peer.
     pub(crate) wake: Notify,
+    /// The link goes on over another transport: this one takes nothing new, and the peer is told.
+    pub(crate) leaving: CancellationToken,
     /// Nothing has arrived from the peer for a moment: other ways come first.
     pub(crate) suspect: watch::Sender<bool>,
 }

@@ -10,9 +10,10 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use karez_identity::TlsMaterial;
 use karez_router_config::api::{Direction, LinkState};
 use karez_router_config::{LinkConfig, Transport};
@@ -20,6 +21,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::dial::Dial;
 use super::failure::Failure;
 use super::rounds;
 use super::session::{Session, Side, greet};
@@ -42,7 +44,9 @@ pub(crate) struct Reach {
     /// What it costs, which may change.
     pub(crate) cost: watch::Receiver<u32>,
     pub(crate) config: LinkConfig,
-    pub(crate) material: TlsMaterial,
+    material: ArcSwap<TlsMaterial>,
+    /// What links over TLS make their lanes with.
+    diallers: Mutex<Vec<TlsDialler>>,
 }
 
 /// One thing to try.
@@ -53,6 +57,40 @@ enum Way {
 }
 
 impl Reach {
+    pub(crate) fn new(shared: Arc<Shared>, dial: &Dial, material: TlsMaterial) -> Self {
+        Self {
+            shared,
+            name: dial.name.clone(),
+            cost: dial.cost.clone(),
+            config: dial.config.clone(),
+            material: ArcSwap::from_pointee(material),
+            diallers: Mutex::default(),
+        }
+    }
+
+    /// What we prove ourselves with now.
+    pub(super) fn material(&self) -> Arc<TlsMaterial> {
+        self.material.load_full()
+    }
+
+    /// Takes over a renewed credential for all connections to come, also of links that are up.
+    pub(super) fn renew(&self, material: &TlsMaterial) {
+        self.material.store(Arc::new(material.clone()));
+        let mut diallers = self.diallers.lock().unwrap_or_else(PoisonError::into_inner);
+        diallers.retain(TlsDialler::is_shared);
+        for dialler in diallers.iter() {
+            if let Err(error) = dialler.renew(material, self.config.server_name.as_deref()) {
+                tracing::error!(tls = self.config.tls, %error, "the renewed TLS profile is not usable");
+            }
+        }
+    }
+
+    fn remember(&self, dialler: &TlsDialler) {
+        let mut diallers = self.diallers.lock().unwrap_or_else(PoisonError::into_inner);
+        diallers.retain(TlsDialler::is_shared);
+        diallers.push(dialler.clone());
+    }
+
     /// Tries until a session is up, or the peer refuses us; each round that failed is told.
     pub(crate) async fn first(self: &Arc<Self>, told: impl Fn(&Failure)) -> Result<Session, Failure> {
         let answered = Arc::new(Notify::new());
@@ -164,7 +202,7 @@ impl Reach {
         let endpoint =
             endpoint.map_err(|error| Failure::down(format!("cannot open a UDP socket: {error}")))?;
         let settings = self.shared.settings(self.config.congestion);
-        quic::dial(&endpoint, &self.material, address, settings)
+        quic::dial(&endpoint, &self.material(), address, settings)
             .await
             .map_err(|failure| self.named(failure))
     }
@@ -180,8 +218,9 @@ impl Reach {
             proxy: proxy.map_err(|error| Failure::down(error.to_string()))?,
         };
         let settings = self.shared.settings(self.config.congestion);
-        let dialler = TlsDialler::new(&self.material, self.config.server_name.as_deref(), settings);
+        let dialler = TlsDialler::new(&self.material(), self.config.server_name.as_deref(), settings);
         let dialler = dialler.map_err(|error| self.named(Failure::refused(error.to_string())))?;
+        self.remember(&dialler);
         let socket = route.connect().await;
         let socket = socket.map_err(|error| Failure::down(error.to_string()))?;
         let redial: Redial = Arc::new(move || {

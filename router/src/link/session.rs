@@ -20,9 +20,11 @@ use karez_router_config::{Mode, Role};
 use karez_topology::{Event, Filter, LinkKind, Message, RouterId, Site};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::credential::{self, Credential, revoked};
 use super::data::{Further, new_ticket};
+use super::dial::MOVED;
 use super::failure::{CloseCode, Failure, close};
 use super::live::LiveLink;
 use super::stream;
@@ -249,6 +251,7 @@ fn session(shared: &Shared, side: Side, send: SendStream, receive: RecvStream, p
         exchange: Exchange::default(),
         filter: ArcSwap::from_pointee(Filter::default()),
         wake: Notify::new(),
+        leaving: CancellationToken::new(),
         suspect: watch::Sender::new(false),
     };
     Session {
@@ -416,6 +419,10 @@ async fn write(
             () = shared.shutdown.triggered(), if !leaving => {
                 leaving = true;
                 Body::Bye(Bye { reason: "the router stops".to_owned() })
+            }
+            () = link.leaving.cancelled(), if !leaving => {
+                leaving = true;
+                Body::Bye(Bye { reason: MOVED.to_owned() })
             }
         };
         if let Err(error) = write_control(&mut send, &Control { body: Some(body) }).await {

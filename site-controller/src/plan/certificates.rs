@@ -246,7 +246,7 @@ pub(crate) fn bytes<'a>(secret: &'a Secret, key: &str) -> Option<&'a [u8]> {
 }
 
 /// Whether a certificate Secret is whole, signed by the authority, and not about to expire.
-fn is_good(secret: &Secret, authority: &Secret, now: Timestamp) -> bool {
+pub(crate) fn is_good(secret: &Secret, authority: &Secret, now: Timestamp) -> bool {
     let (Some(certificate), Some(key), Some(ca)) = (
         bytes(secret, "tls.crt"),
         bytes(secret, "tls.key"),

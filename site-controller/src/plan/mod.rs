@@ -31,6 +31,8 @@ mod target_allocator;
 pub(crate) mod tokens;
 
 #[cfg(test)]
+mod rollover_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};

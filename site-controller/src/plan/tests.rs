@@ -341,6 +341,7 @@ fn service_snapshot() -> ServiceSnapshot {
             namespace: "ns".into(),
             mode: Mode::Interior,
             sync: true,
+            ..SiteFacts::default()
         },
         config_map: Some(config_map([])),
         router: Some(ObjectMeta {

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use karez_identity::{LINK_SERVER_NAME, TlsError, TlsMaterial};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -29,10 +30,20 @@ pub(crate) type Redial =
 /// Secures connections to peers with one profile.
 #[derive(Clone, Debug)]
 pub(crate) struct TlsDialler {
-    config: Arc<ClientConfig>,
+    /// Followed by lanes of links that are up.
+    config: Arc<ArcSwap<ClientConfig>>,
     /// The server name that is sent.
     name: ServerName<'static>,
     settings: Settings,
+}
+
+fn config(profile: &TlsMaterial, sent: Option<&str>) -> Result<Arc<ClientConfig>, TlsError> {
+    let mut config = match sent {
+        None => karez_identity::client_config(profile, &[ALPN])?,
+        Some(_) => karez_identity::fronted_client_config(profile, &[ALPN])?,
+    };
+    config.enable_secret_extraction = true;
+    Ok(Arc::new(config))
 }
 
 impl TlsDialler {
@@ -42,17 +53,23 @@ impl TlsDialler {
         sent: Option<&str>,
         settings: Settings,
     ) -> Result<Self, TlsError> {
-        let mut config = match sent {
-            None => karez_identity::client_config(profile, &[ALPN])?,
-            Some(_) => karez_identity::fronted_client_config(profile, &[ALPN])?,
-        };
         let name = ServerName::try_from(sent.unwrap_or(LINK_SERVER_NAME).to_owned());
-        config.enable_secret_extraction = true;
         Ok(Self {
-            config: Arc::new(config),
+            config: Arc::new(ArcSwap::new(config(profile, sent)?)),
             name: name.map_err(|error| TlsError::Authority(error.to_string()))?,
             settings,
         })
+    }
+
+    /// Whether anybody else, a link's lanes, uses it.
+    pub(crate) fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.config) > 1
+    }
+
+    /// Takes over a renewed credential for connections and lanes to come.
+    pub(crate) fn renew(&self, profile: &TlsMaterial, sent: Option<&str>) -> Result<(), TlsError> {
+        self.config.store(config(profile, sent)?);
+        Ok(())
     }
 
     /// Makes a link's connection of a TCP connection. With `redial`, bulk streams get lanes.
@@ -102,7 +119,7 @@ impl TlsDialler {
 
     async fn secure(&self, socket: TcpStream, size: Size) -> Result<Greeter, ConnectionError> {
         prepare(&socket, self.settings);
-        let secured = handshake::client(socket, self.config.clone(), self.name.clone()).await?;
+        let secured = handshake::client(socket, self.config.load_full(), self.name.clone()).await?;
         Greeter::new(secured, size, self.settings)
     }
 }
