@@ -152,6 +152,7 @@ async fn no_peer_takes_over_what_another_offers() {
     let mut public = Site::public();
     public.document.policy = Some(PolicySection {
         sharing: Sharing::Named,
+        ..PolicySection::default()
     });
     let (first, second) = (
         public.token("first", Timestamp::now()),
