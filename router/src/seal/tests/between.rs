@@ -260,7 +260,8 @@ impl Network {
         let own = middle.issue("skupper-router", &["skupper-router"], jiff::Timestamp::now());
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at: SocketAddr = socket.local_addr().unwrap();
-        let listener = TlsListener::new(socket, &TlsMaterial::from(&own)).unwrap();
+        let listener =
+            TlsListener::new(socket, &TlsMaterial::from(&own), crate::link::Settings::default()).unwrap();
         let between = Between {
             plot,
             seen: Arc::new(watch::Sender::new(Seen::default())),
