@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use karez_identity::{Authority, Credential, SealScope, TlsMaterial};
 use karez_router_config::api::SiteIdentity;
-use karez_router_config::{Mode, Role, SealSection, Transport};
+use karez_router_config::{Congestion, Mode, Role, SealSection, Transport};
 use karez_topology::{Message, Route, Summary};
 use rustls::ServerConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -18,7 +18,7 @@ use super::super::material::Material;
 use super::support::{ADDRESS, LIMIT, Site, ask, echo, metric};
 use crate::link::record::Opener;
 use crate::link::transport_for_tests::{Connection, TlsListener};
-use crate::link::{RecvStream, SendStream, Stream, handshake};
+use crate::link::{RecvStream, SendStream, Settings, Stream, handshake};
 use crate::wire::{
     Answer, Body, Control, Hello, Open, body, read_answer, read_control, read_open, said, write_answer,
     write_control, write_open,
@@ -28,6 +28,11 @@ use crate::wire::{
 const SECRET: &[u8] = b"what is between the client and its target stays there";
 /// Bytes of a record beside its plaintext.
 const AROUND: usize = 22;
+
+const SETTINGS: Settings = Settings {
+    congestion: Congestion::Auto,
+    streams: 1024,
+};
 
 /// Which way bytes go.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -260,8 +265,7 @@ impl Network {
         let own = middle.issue("skupper-router", &["skupper-router"], jiff::Timestamp::now());
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at: SocketAddr = socket.local_addr().unwrap();
-        let listener =
-            TlsListener::new(socket, &TlsMaterial::from(&own), crate::link::Settings::default()).unwrap();
+        let listener = TlsListener::new(socket, &TlsMaterial::from(&own), SETTINGS).unwrap();
         let between = Between {
             plot,
             seen: Arc::new(watch::Sender::new(Seen::default())),
