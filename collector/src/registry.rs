@@ -117,6 +117,15 @@ pub fn extension(config: &ExtensionConfig) -> Result<Arc<dyn Extension>, StartEr
         ExtensionConfig::HealthCheck(config) => Arc::new(
             extensions::health_check::HealthCheckExtension::new(config.clone()),
         ),
+        ExtensionConfig::OAuth2Client(config) => {
+            Arc::new(extensions::auth::OAuth2ClientExtension::new((**config).clone()))
+        }
+        ExtensionConfig::HeadersSetter(config) => {
+            Arc::new(extensions::auth::HeadersSetterExtension::new(config.clone()))
+        }
+        ExtensionConfig::ZPages(config) => {
+            Arc::new(extensions::zpages::ZPagesExtension::new((**config).clone()))
+        }
         ExtensionConfig::JaegerQuery(config) => Arc::new(
             extensions::jaeger_query::JaegerQueryExtension::new(config.clone()),
         ),

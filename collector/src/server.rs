@@ -56,6 +56,8 @@ pub struct Server<'a> {
     pub auth: Option<&'a Auth>,
     /// Calls at once on a connection; 0 for the library's own limit.
     pub max_streams: u32,
+    /// A ping after so much silence, and how long its answer is waited for.
+    pub keepalive: Option<(Duration, Duration)>,
     /// The block's path below the component: `protocols.grpc`; may be empty.
     pub key: &'a str,
 }
@@ -71,6 +73,7 @@ impl<'a> Server<'a> {
             tls,
             auth,
             max_streams,
+            keepalive: keepalive(server),
             key,
         }
     }
@@ -84,6 +87,7 @@ impl<'a> Server<'a> {
             tls,
             auth,
             max_streams: 0,
+            keepalive: None,
             key,
         }
     }
@@ -125,6 +129,7 @@ impl<'a> Server<'a> {
             router,
             tls,
             max_streams: self.max_streams,
+            keepalive: self.keepalive,
         };
         let stop = running.stopping();
         if let Some((config, current)) = self.tls.zip(accepting.tls.clone())
@@ -140,6 +145,16 @@ impl<'a> Server<'a> {
         running.spawn(accepting.run(stop));
         Ok(running)
     }
+}
+
+/// What `server_parameters` says; a ping's answer is waited for 20 s unless written.
+fn keepalive(server: &GrpcServer) -> Option<(Duration, Duration)> {
+    let parameters = &server.keepalive.server_parameters;
+    let timeout = match parameters.timeout.is_zero() {
+        true => Duration::from_secs(20),
+        false => parameters.timeout,
+    };
+    (!parameters.time.is_zero()).then_some((parameters.time.max(Duration::from_secs(1)), timeout))
 }
 
 /// How often a server's certificates are read again, if they are.
@@ -184,6 +199,7 @@ struct Accepting {
     router: axum::Router,
     tls: Option<Arc<ArcSwap<ServerConfig>>>,
     max_streams: u32,
+    keepalive: Option<(Duration, Duration)>,
 }
 
 impl Accepting {
@@ -212,14 +228,14 @@ impl Accepting {
             let watcher = graceful.watcher();
             let acceptor = |tls: &Arc<ArcSwap<ServerConfig>>| TlsAcceptor::from(tls.load_full());
             let tls = self.tls.as_ref().map(acceptor);
-            let (router, max_streams) = (self.router.clone(), self.max_streams);
+            let (router, limits) = (self.router.clone(), (self.max_streams, self.keepalive));
             connections.spawn(async move {
                 let _slot = slot;
                 match tls {
-                    None => serve(stream, peer, router, max_streams, watcher).await,
+                    None => serve(stream, peer, router, limits, watcher).await,
                     Some(tls) => {
                         if let Some(stream) = handshake(tls, stream).await {
-                            serve(stream, peer, router, max_streams, watcher).await;
+                            serve(stream, peer, router, limits, watcher).await;
                         }
                     }
                 }
@@ -249,7 +265,7 @@ async fn serve<S>(
     stream: S,
     peer: SocketAddr,
     router: axum::Router,
-    max_streams: u32,
+    (max_streams, keepalive): (u32, Option<(Duration, Duration)>),
     watcher: hyper_util::server::graceful::Watcher,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -267,6 +283,12 @@ async fn serve<S>(
         .max_frame_size(MAX_FRAME);
     if max_streams > 0 {
         builder.http2().max_concurrent_streams(max_streams);
+    }
+    if let Some((time, timeout)) = keepalive {
+        builder
+            .http2()
+            .keep_alive_interval(time)
+            .keep_alive_timeout(timeout);
     }
     let peer = Peer(peer.ip());
     let service = router.map_request(move |request: http::Request<hyper::body::Incoming>| {
@@ -302,6 +324,7 @@ async fn authenticate(
     mut request: Request,
     next: Next,
 ) -> Result<Response, Infallible> {
+    let challenge = format!("{} realm=\"karez\"", auth.scheme());
     let refused = match checked(auth, request.headers()).await {
         Ok(principal) => {
             request.extensions_mut().insert(principal);
@@ -315,10 +338,9 @@ async fn authenticate(
             .into_response());
     }
     let mut response = (StatusCode::UNAUTHORIZED, refused.to_string()).into_response();
-    response.headers_mut().insert(
-        header::WWW_AUTHENTICATE,
-        HeaderValue::from_static("Basic realm=\"karez\""),
-    );
+    if let Ok(challenge) = HeaderValue::try_from(challenge) {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    }
     Ok(response)
 }
 

@@ -1,7 +1,8 @@
 //! TLS as the document's blocks say it, for servers and clients.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use karez_collector_config::common::{ClientTls, ServerTls};
 use karez_collector_config::values::Secret;
@@ -220,5 +221,57 @@ impl ServerCertVerifier for AnyServer {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// A client's TLS whose files are read again after an interval, when a connection is made.
+pub struct Reloading {
+    source: ClientTls,
+    protocols: &'static [&'static [u8]],
+    /// When they were read, what of, and whether that failed.
+    state: Mutex<State>,
+}
+
+struct State {
+    read: Instant,
+    config: Option<Arc<ClientConfig>>,
+    failing: bool,
+}
+
+impl Reloading {
+    /// Nothing if nothing is to be read again.
+    pub(crate) fn of(source: &ClientTls, protocols: &'static [&'static [u8]]) -> Option<Arc<Self>> {
+        let reloads = !source.reload_interval.is_zero();
+        reloads.then(|| {
+            Arc::new(Reloading {
+                source: source.clone(),
+                protocols,
+                state: Mutex::new(State {
+                    read: Instant::now(),
+                    config: None,
+                    failing: false,
+                }),
+            })
+        })
+    }
+
+    /// The configuration as its files are, or were when they could last be used; `None` while the first holds.
+    pub(crate) fn current(&self) -> Option<Arc<ClientConfig>> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.read.elapsed() >= self.source.reload_interval {
+            state.read = Instant::now();
+            match client(&self.source, self.protocols, "tls") {
+                Ok(config) => {
+                    state.config = Some(config);
+                    state.failing = false;
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut state.failing, true) {
+                        tracing::error!(%error, "the TLS files cannot be read again; the last ones are used");
+                    }
+                }
+            }
+        }
+        state.config.clone()
     }
 }

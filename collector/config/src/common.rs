@@ -36,7 +36,7 @@ pub struct ClientTls {
     pub min_version: String,
     /// `1.2` or `1.3`.
     pub max_version: String,
-    /// Has no effect yet: files are read when the component starts.
+    /// After how long files are read again, when a connection is made; 0 never.
     #[serde(deserialize_with = "duration")]
     pub reload_interval: Duration,
     /// Has no effect: the cipher suites are those of the TLS library.
@@ -355,8 +355,8 @@ pub struct HttpClient {
     pub http2_ping_timeout: Duration,
     /// Has no effect.
     pub force_attempt_http2: bool,
-    /// Has no effect: the level is the library's.
-    pub compression_params: Option<serde_json::Value>,
+    /// How hard is compressed.
+    pub compression_params: Option<CompressionParams>,
 }
 
 impl Default for HttpClient {
@@ -382,6 +382,29 @@ impl Default for HttpClient {
             compression_params: None,
         }
     }
+}
+
+/// How hard is compressed.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CompressionParams {
+    /// The level of the algorithm; 0 and -1 leave it.
+    pub level: i32,
+}
+
+impl CompressionParams {
+    /// The level, if one is written.
+    pub fn level(&self) -> Option<i32> {
+        (self.level > 0).then_some(self.level)
+    }
+}
+
+/// What is kept apart in a queue's batches.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Partition {
+    /// The headers; the receiver has to keep them (`include_metadata`).
+    pub metadata_keys: Vec<String>,
 }
 
 /// `retry_on_failure`.
@@ -478,8 +501,8 @@ pub struct QueueBatch {
     /// In what that is measured: items or bytes.
     #[serde(deserialize_with = "sizer_of_batch")]
     pub sizer: Sizer,
-    /// Has no effect yet.
-    pub partition: Option<serde_json::Value>,
+    /// Keeps apart what came with different headers.
+    pub partition: Option<Partition>,
 }
 
 impl Default for QueueBatch {

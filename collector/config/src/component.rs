@@ -4,6 +4,7 @@ use karez_document::yaml::{Node, Parts, decode_at, join_key};
 use karez_document::{Diagnosis, Place};
 
 use crate::common::Sending;
+use crate::credentials::{self, HeadersSetter, OAuth2Client, ZPages};
 use crate::exporters::{
     DebugExporter, GrpcExporter, JaegerStorageExporter, LoggingExporter, OtlpHttpExporter, OtlpHttpSettings,
 };
@@ -117,6 +118,12 @@ pub enum ExtensionConfig {
     JaegerStorage(JaegerStorage),
     /// `jaeger_query`
     JaegerQuery(JaegerQuery),
+    /// `oauth2client`
+    OAuth2Client(Box<OAuth2Client>),
+    /// `headers_setter`
+    HeadersSetter(HeadersSetter),
+    /// `zpages`
+    ZPages(Box<ZPages>),
 }
 
 /// A kind of component: which types there are and how one is read.
@@ -383,12 +390,13 @@ impl Kind for ExtensionConfig {
         "health_check",
         "jaeger_storage",
         "jaeger_query",
+        "oauth2client",
+        "oauth2_client",
+        "headers_setter",
+        "zpages",
     ];
     const ELSEWHERE: &'static [&'static str] = &[
-        "oauth2client",
-        "headers_setter",
         "pprof",
-        "zpages",
         "memory_ballast",
         "memory_limiter",
         "k8s_observer",
@@ -454,6 +462,15 @@ impl Kind for ExtensionConfig {
             "jaeger_query" => {
                 decode_at::<JaegerQuery>(node, key, diagnoses).map(ExtensionConfig::JaegerQuery)
             }
+            "oauth2client" | "oauth2_client" => credentials::oauth2(node, key, diagnoses)
+                .map(Box::new)
+                .map(ExtensionConfig::OAuth2Client),
+            "headers_setter" => {
+                credentials::headers_setter(node, key, diagnoses).map(ExtensionConfig::HeadersSetter)
+            }
+            "zpages" => credentials::zpages(node, key, diagnoses)
+                .map(Box::new)
+                .map(ExtensionConfig::ZPages),
             _ => None,
         }
     }

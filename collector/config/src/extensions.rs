@@ -288,6 +288,30 @@ pub struct Backend {
     /// In memory.
     #[serde(deserialize_with = "present")]
     pub memory: Option<MemoryBackend>,
+    /// In memory and on disk (ours).
+    pub disk: Option<DiskBackend>,
+}
+
+/// A store that outlives a restart.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DiskBackend {
+    /// The folder, which is made.
+    pub directory: String,
+    /// The most traces; 0 no limit. The oldest goes first.
+    pub max_traces: u64,
+    /// The most bytes, in memory and on disk. What is oldest goes first.
+    pub max_bytes: u64,
+}
+
+impl Default for DiskBackend {
+    fn default() -> Self {
+        DiskBackend {
+            directory: String::new(),
+            max_traces: 100_000,
+            max_bytes: 256 << 20,
+        }
+    }
 }
 
 /// A store in memory.

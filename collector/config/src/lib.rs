@@ -8,6 +8,7 @@
 pub mod common;
 pub mod component;
 pub mod connectors;
+pub mod credentials;
 mod document;
 pub mod endpoint;
 pub mod exporters;
@@ -92,6 +93,7 @@ pub fn check_all(texts: &[Text], sets: &[String], env: Env<'_>) -> (Option<Colle
     if karez_document::has_errors(&diagnoses) {
         return (None, diagnoses);
     }
+    old::lift_oidc(&mut root, &mut diagnoses);
     let config = document::read(&root, &mut diagnoses);
     let faults: Vec<&Diagnosis> = faults(&config).collect();
     let fatal = diagnoses.iter().any(|d| d.is_error() && !faults.contains(&d));

@@ -109,6 +109,107 @@ pub(crate) fn modernise(
     }
 }
 
+/// `auth: {oidc: {…}}` inside of a receiver, as it was before authenticators were extensions: the block becomes an
+/// extension that the receiver names and the service starts.
+pub(crate) fn lift_oidc(root: &mut Node, diagnoses: &mut Vec<Diagnosis>) {
+    let mut lifted: Vec<Entry> = Vec::new();
+    if let Some(receivers) = entries(root).and_then(|all| all.iter_mut().find(|e| e.key == "receivers"))
+        && let Some(receivers) = entries(&mut receivers.value)
+    {
+        for receiver in receivers {
+            let (key, name) = (
+                format!("receivers.{}", receiver.key),
+                receiver.key.replace('/', "_"),
+            );
+            lift_from(&mut receiver.value, &key, &name, &mut lifted, diagnoses);
+        }
+    }
+    if lifted.is_empty() {
+        return;
+    }
+    let names: Vec<Node> = lifted
+        .iter()
+        .map(|entry| scalar(&entry.value, &entry.key))
+        .collect();
+    let extensions = child(root, "extensions", Kind::Mapping(Vec::new()));
+    if let Some(extensions) = extensions.and_then(entries) {
+        extensions.append(&mut lifted);
+    }
+    let service = child(root, "service", Kind::Mapping(Vec::new()));
+    let list = service.and_then(|service| child(service, "extensions", Kind::Sequence(Vec::new())));
+    if let Some(Kind::Sequence(items)) = list.map(|list| &mut list.kind) {
+        items.extend(names);
+    }
+}
+
+fn lift_from(
+    node: &mut Node,
+    key: &str,
+    name: &str,
+    lifted: &mut Vec<Entry>,
+    diagnoses: &mut Vec<Diagnosis>,
+) {
+    for entry in entries(node).into_iter().flatten() {
+        let at = join_key(key, &entry.key);
+        if entry.key != "auth" {
+            lift_from(&mut entry.value, &at, name, lifted, diagnoses);
+            continue;
+        }
+        let Some(mut oidc) = remove(&mut entry.value, "oidc") else {
+            continue;
+        };
+        if oidc.value.is_null() {
+            oidc.value.kind = Kind::Mapping(Vec::new());
+        }
+        if let Some(attribute) = remove(&mut entry.value, "attribute") {
+            put(&mut oidc.value, "attribute", attribute);
+        }
+        let id = match lifted.len() {
+            0 => format!("oidc/{name}"),
+            more => format!("oidc/{name}_{more}"),
+        };
+        let mend = format!("write the extension `{id}` with these keys, and `auth: {{authenticator: {id}}}`");
+        diagnoses.push(warning(&oidc, join_key(&at, "oidc"), "is an old spelling", &mend));
+        let named = Entry {
+            key: "authenticator".to_owned(),
+            line: oidc.line,
+            value: scalar(&oidc.value, &id),
+        };
+        put(&mut entry.value, "authenticator", named);
+        lifted.push(Entry { key: id, ..oidc });
+    }
+}
+
+/// A text that stands where another node does.
+fn scalar(beside: &Node, text: &str) -> Node {
+    beside.sibling(Kind::Scalar {
+        text: text.to_owned(),
+        plain: false,
+    })
+}
+
+/// The value of a key, made if it is not there.
+fn child<'a>(node: &'a mut Node, key: &str, empty: Kind) -> Option<&'a mut Node> {
+    let value = node.sibling(empty);
+    let entries = entries(node)?;
+    let index = match entries.iter().position(|entry| entry.key == key) {
+        Some(index) => index,
+        None => {
+            entries.push(Entry {
+                key: key.to_owned(),
+                line: 0,
+                value: value.clone(),
+            });
+            entries.len() - 1
+        }
+    };
+    let found = &mut entries[index].value;
+    if found.is_null() {
+        found.kind = value.kind;
+    }
+    Some(found)
+}
+
 fn warning(entry: &Entry, key: String, message: &str, mend: &str) -> Diagnosis {
     let place = Place {
         line: Some(entry.line).filter(|l| *l > 0),

@@ -74,6 +74,21 @@ pub(crate) fn read(node: Option<&Node>, diagnoses: &mut Vec<Diagnosis>) -> Telem
     if let Some(metrics) = node.get("metrics") {
         telemetry.metrics = read_metrics(metrics, diagnoses);
     }
+    for path in [
+        ["logs", "processors"],
+        ["traces", "processors"],
+        ["metrics", "views"],
+    ] {
+        if let Some(found) = node
+            .at_path(&path)
+            .filter(|found| !found.is_null() && !found.items().is_empty())
+        {
+            let key = join_key(KEY, &path.join("."));
+            let message =
+                "is not supported: the collector's log goes to standard error, its metrics are served";
+            diagnoses.push(Diagnosis::error(found.place(), key, message, "remove it"));
+        }
+    }
     telemetry
 }
 
@@ -119,13 +134,13 @@ fn read_metrics(node: &Node, diagnoses: &mut Vec<Diagnosis>) -> Vec<String> {
                 });
             }
             None => {
-                let message = "Karez serves its own metrics only for Prometheus to pull, yet";
+                let message = "is not supported: Karez serves its own metrics only for Prometheus to pull";
                 let key = format!("{key}.readers[{index}]");
-                diagnoses.push(Diagnosis::warning(
+                diagnoses.push(Diagnosis::error(
                     reader.place(),
                     key,
                     message,
-                    "use a `pull` reader",
+                    "use a `pull` reader, and a `prometheus` receiver to send them on",
                 ));
             }
         }

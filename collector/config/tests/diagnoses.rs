@@ -159,16 +159,16 @@ fn keys_without_effect_are_named() {
     let (config, said) = said(
         "
 receivers: {otlp: {protocols: {grpc: {keepalive: {enforcement_policy: {min_time: 1s}}}}}}
-exporters: {otlp: {endpoint: 'a:1', sending_queue: {batch: {partition: {metadata_keys: [a]}}}}}
+exporters: {otlp: {endpoint: 'a:1', tls: {cipher_suites: [a], curve_preferences: []}}}
 service: {pipelines: {traces: {receivers: [otlp], exporters: [otlp]}}}
 ",
     );
-    assert!(config.is_some());
+    assert!(config.is_none());
     assert_eq!(
         said,
         [
-            "c.yaml:2: warning: receivers.otlp.protocols.grpc.keepalive.enforcement_policy: has no effect yet; pings are tolerated",
-            "c.yaml:3: warning: exporters.otlp.sending_queue.batch.partition: has no effect yet; batches are not kept apart by the request's context",
+            "c.yaml:2: warning: receivers.otlp.protocols.grpc.keepalive.enforcement_policy: has no effect; pings are tolerated, however often they come",
+            "c.yaml:3: error: exporters.otlp.tls.cipher_suites: is not supported: the TLS library's own suites are used; remove it",
         ]
     );
 }

@@ -19,6 +19,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::Proxy;
+use crate::tls::Reloading;
 
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
@@ -35,6 +36,8 @@ pub struct Dial {
     pub tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     /// The proxy that connects to it.
     pub proxy: Option<Proxy>,
+    /// Reads the files of TLS again now and then.
+    pub reload: Option<Arc<Reloading>>,
 }
 
 impl Dial {
@@ -56,6 +59,11 @@ impl Dial {
         let Some((config, name)) = self.tls else {
             return Ok(TokioIo::new(Stream::Plain(stream)));
         };
+        let config = self
+            .reload
+            .as_ref()
+            .and_then(|reload| reload.current())
+            .unwrap_or(config);
         let handshake = TlsConnector::from(config).connect(name, stream);
         match tokio::time::timeout(HANDSHAKE, handshake).await {
             Ok(Ok(stream)) => Ok(TokioIo::new(Stream::Tls(Box::new(stream)))),

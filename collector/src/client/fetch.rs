@@ -67,6 +67,7 @@ pub(crate) async fn fetch(net: &Net, url: &Url, tls: &Arc<ClientConfig>) -> Resu
         port,
         tls,
         proxy: None,
+        reload: None,
     };
     tokio::time::timeout(LIMIT, exchange(dial, url))
         .await

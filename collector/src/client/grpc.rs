@@ -102,6 +102,7 @@ impl GrpcClient {
             port: target.port,
             tls,
             proxy: None,
+            reload: tls::Reloading::of(&client.tls, &[b"h2"]),
         };
         let mut endpoint = Endpoint::from_static("http://exporter").origin(origin.clone());
         if let Some(keepalive) = &client.keepalive {
@@ -200,12 +201,8 @@ impl GrpcClient {
             headers.append(name.clone(), value.clone());
         }
         if let Some(auth) = &self.auth {
-            let credentials = auth
-                .headers()
+            auth.apply(headers, super::current().as_deref())
                 .map_err(|error| CallError::Credentials(error.to_string()))?;
-            for (name, value) in credentials {
-                headers.insert(name, value);
-            }
         }
         Ok(request)
     }

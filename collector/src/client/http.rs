@@ -29,6 +29,7 @@ pub struct HttpClient {
     headers: Vec<(HeaderName, HeaderValue)>,
     auth: Option<Arc<dyn ClientAuth>>,
     compression: Compression,
+    level: Option<i32>,
     timeout: Duration,
 }
 
@@ -87,6 +88,7 @@ impl HttpClient {
             port,
             tls,
             proxy,
+            reload: tls::Reloading::of(&client.tls, &[b"h2", b"http/1.1"]),
         };
         let mut builder = legacy::Client::builder(TokioExecutor::new());
         builder.pool_timer(TokioTimer::new());
@@ -102,6 +104,10 @@ impl HttpClient {
             headers: headers(&client.headers)?,
             auth: cx.client_auth(client.auth.as_ref())?,
             compression: client.compression,
+            level: client
+                .compression_params
+                .as_ref()
+                .and_then(config::CompressionParams::level),
             timeout: client.timeout,
         })
     }
@@ -123,7 +129,8 @@ impl HttpClient {
         body: Bytes,
         more: Option<(HeaderName, HeaderValue)>,
     ) -> Result<Answer, HttpError> {
-        let (body, encoding) = compress(self.compression, body).map_err(HttpError::Compression)?;
+        let (body, encoding) =
+            compress(self.compression, self.level, body).map_err(HttpError::Compression)?;
         let mut request = Request::builder()
             .method(Method::POST)
             .uri(self.url.as_str())
@@ -140,10 +147,8 @@ impl HttpClient {
             sent.insert(name.clone(), value.clone());
         }
         if let Some(auth) = &self.auth {
-            let credentials = auth
-                .headers()
+            auth.apply(sent, super::current().as_deref())
                 .map_err(|error| HttpError::Credentials(error.to_string()))?;
-            sent.extend(credentials.into_iter().map(|(name, value)| (Some(name), value)));
         }
         let exchange = async {
             let answer = self
@@ -172,15 +177,30 @@ impl HttpClient {
     }
 }
 
-fn compress(compression: Compression, body: Bytes) -> std::io::Result<(Bytes, Option<&'static str>)> {
+/// The level of gzip and zlib; fast unless the document says another.
+fn deflate_level(level: Option<i32>) -> flate2::Compression {
+    match level.and_then(|level| u32::try_from(level).ok()) {
+        Some(level) => flate2::Compression::new(level.min(9)),
+        None => flate2::Compression::fast(),
+    }
+}
+
+fn compress(
+    compression: Compression,
+    level: Option<i32>,
+    body: Bytes,
+) -> std::io::Result<(Bytes, Option<&'static str>)> {
     match compression {
         Compression::None => Ok((body, None)),
         Compression::Gzip => {
-            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), deflate_level(level));
             encoder.write_all(&body)?;
             Ok((encoder.finish()?.into(), Some("gzip")))
         }
-        Compression::Zstd => Ok((zstd::bulk::compress(&body, 0)?.into(), Some("zstd"))),
+        Compression::Zstd => Ok((
+            zstd::bulk::compress(&body, level.unwrap_or(0))?.into(),
+            Some("zstd"),
+        )),
         Compression::Snappy => {
             let packed = snap::raw::Encoder::new().compress_vec(&body)?;
             Ok((packed.into(), Some("snappy")))
@@ -191,13 +211,13 @@ fn compress(compression: Compression, body: Bytes) -> std::io::Result<(Bytes, Op
             let packed = encoder.into_inner().map_err(|error| error.into_error())?;
             Ok((packed.into(), Some("x-snappy-framed")))
         }
-        Compression::Zlib => Ok((zlib(&body)?, Some("zlib"))),
-        Compression::Deflate => Ok((zlib(&body)?, Some("deflate"))),
+        Compression::Zlib => Ok((zlib(&body, level)?, Some("zlib"))),
+        Compression::Deflate => Ok((zlib(&body, level)?, Some("deflate"))),
     }
 }
 
-fn zlib(body: &[u8]) -> std::io::Result<Bytes> {
-    let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+fn zlib(body: &[u8], level: Option<i32>) -> std::io::Result<Bytes> {
+    let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), deflate_level(level));
     encoder.write_all(body)?;
     Ok(encoder.finish()?.into())
 }

@@ -29,7 +29,29 @@ impl JaegerStorageExporter {
 
 impl Exporter for JaegerStorageExporter {
     fn export(&self, batch: Batch) -> BoxFuture<'_, Outcome> {
-        let outcome = match self.store.add(&batch.payload) {
+        Box::pin(async move {
+            match self.keep(&batch).await {
+                Ok(()) => self.add(&batch),
+                Err(reason) => Outcome::Retry { after: None, reason },
+            }
+        })
+    }
+}
+
+impl JaegerStorageExporter {
+    /// On disk first, so that what is found after a restart is all that was acknowledged.
+    async fn keep(&self, batch: &Batch) -> Result<(), String> {
+        if !self.store.is_on_disk() {
+            return Ok(());
+        }
+        let (store, payload) = (self.store.clone(), batch.payload.clone());
+        let kept = tokio::task::spawn_blocking(move || store.keep(&payload)).await;
+        kept.map_err(|error| error.to_string())?
+            .map_err(|error| error.to_string())
+    }
+
+    fn add(&self, batch: &Batch) -> Outcome {
+        match self.store.add(&batch.payload) {
             Err(malformed) => Outcome::Refused {
                 reason: malformed.to_string(),
             },
@@ -40,7 +62,6 @@ impl Exporter for JaegerStorageExporter {
                 ),
             },
             Ok(_) => Outcome::Delivered,
-        };
-        Box::pin(std::future::ready(outcome))
+        }
     }
 }

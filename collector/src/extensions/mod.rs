@@ -5,3 +5,4 @@ pub mod file_storage;
 pub mod health_check;
 pub mod jaeger_query;
 pub mod jaeger_storage;
+pub mod zpages;

@@ -22,6 +22,7 @@ use super::backoff::Backoff;
 use super::memory::{MemoryQueue, Waiting};
 use super::store::{self, Named, Store, Taken};
 use crate::batch::Batch;
+use crate::client::with_context;
 use crate::component::{
     BatchName, ComponentContext, Consume, Consumer, Exporter, Outcome, Refusal, Running, StartError,
 };
@@ -284,7 +285,8 @@ impl Shared {
         let began = Instant::now();
         let mut backoff = Backoff::default();
         loop {
-            match self.exporter.export_named(batch.clone(), name).await {
+            let export = self.exporter.export_named(batch.clone(), name);
+            match with_context(batch.context.clone(), export).await {
                 Outcome::Delivered => {
                     self.meter(batch).sent.inc_by(batch.items as u64);
                     if self.failing.swap(false, Ordering::Relaxed) {

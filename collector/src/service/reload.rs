@@ -222,9 +222,13 @@ fn stands_alone(config: &ExtensionConfig) -> bool {
         ExtensionConfig::BasicAuth(_)
         | ExtensionConfig::BearerTokenAuth(_)
         | ExtensionConfig::Oidc(_)
+        | ExtensionConfig::OAuth2Client(_)
         | ExtensionConfig::FileStorage(_)
         | ExtensionConfig::JaegerStorage(_) => true,
-        ExtensionConfig::HealthCheck(_) | ExtensionConfig::JaegerQuery(_) => false,
+        ExtensionConfig::HealthCheck(_)
+        | ExtensionConfig::JaegerQuery(_)
+        | ExtensionConfig::HeadersSetter(_)
+        | ExtensionConfig::ZPages(_) => false,
     }
 }
 

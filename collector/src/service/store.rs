@@ -206,10 +206,19 @@ impl<'a> Filling<'a> {
 async fn gather_memory(memory: &MemoryQueue, sizer: Sizer, config: &QueueBatch) -> Option<Taken> {
     let first = memory.next(sizer).await?;
     let signal = first.batch.signal;
+    let partition = config
+        .partition
+        .as_ref()
+        .map_or(&[][..], |partition| &partition.metadata_keys);
+    let context = first.batch.context.clone().filter(|_| !partition.is_empty());
+    let headers = headers(&first.batch, partition);
     let mut filling = Filling::new(config, &first.batch);
     let mut parts = vec![first];
     while !filling.enough() {
-        let fits = |batch: &Batch| batch.signal == signal && filling.fits(batch.items, batch.bytes());
+        let fits = |batch: &Batch| {
+            let alike = batch.signal == signal && self::headers(batch, partition) == headers;
+            alike && filling.fits(batch.items, batch.bytes())
+        };
         let mut full = false;
         let next = memory.take(sizer, |batch| {
             full = !fits(batch);
@@ -226,7 +235,18 @@ async fn gather_memory(memory: &MemoryQueue, sizer: Sizer, config: &QueueBatch) 
             }
         }
     }
-    Some(Taken::memory(parts))
+    let mut taken = Taken::memory(parts);
+    // What is alike in its headers is still of one sender, as far as these matter.
+    taken.batch.context = taken.batch.context.or(context);
+    Some(taken)
+}
+
+/// The headers by which is kept apart.
+fn headers(batch: &Batch, names: &[String]) -> Vec<Vec<http::HeaderValue>> {
+    let metadata = batch.context.as_ref().map(|context| &context.metadata);
+    let values =
+        |name: &String| metadata.map_or_else(Vec::new, |all| all.get_all(name).iter().cloned().collect());
+    names.iter().map(values).collect()
 }
 
 async fn gather_durable(durable: &DurableQueue, config: &QueueBatch) -> Option<Taken> {

@@ -48,6 +48,7 @@ impl MetricsServer {
                 tls: None,
                 auth: None,
                 max_streams: 0,
+                keepalive: None,
                 key: "",
             };
             match server.serve(router, &cx).await {

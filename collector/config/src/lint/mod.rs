@@ -241,6 +241,12 @@ impl Lint<'_> {
                 .filter(|node| !node.is_null())
             {
                 self.storage(node, &format!("{at}.sending_queue.storage"));
+                let partition = written.node.at_path(&["sending_queue", "batch", "partition"]);
+                if let Some(partition) = partition.filter(|partition| !partition.is_null()) {
+                    let key = format!("{at}.sending_queue.batch.partition");
+                    let message = "does not go with a queue on disk, which does not keep headers";
+                    self.error(partition.place(), key, message, "remove it, or `storage:`");
+                }
             }
             if id.kind == "logging" && used {
                 self.warning(
@@ -400,6 +406,9 @@ impl Lint<'_> {
             (Some(ExtensionConfig::BasicAuth(basic)), Side::Client) => basic.client_auth.is_some(),
             (Some(ExtensionConfig::BearerTokenAuth(_)) | None, _) => true,
             (Some(ExtensionConfig::Oidc(_)), Side::Server) => true,
+            (Some(ExtensionConfig::OAuth2Client(_) | ExtensionConfig::HeadersSetter(_)), Side::Client) => {
+                true
+            }
             (Some(_), _) => false,
         };
         if !fits {

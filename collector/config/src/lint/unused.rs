@@ -17,6 +17,9 @@ impl Lint<'_> {
                 Some(ExtensionConfig::HealthCheck(check)) => {
                     self.http_server(&check.server, &at, &written.node, &[])
                 }
+                Some(ExtensionConfig::ZPages(pages)) => {
+                    self.http_server(&pages.server, &at, &written.node, &[]);
+                }
                 Some(ExtensionConfig::JaegerQuery(query)) => {
                     if let Some(http) = &query.http {
                         self.http_server(http, &at, &written.node, &["http"]);
@@ -25,12 +28,16 @@ impl Lint<'_> {
                 }
                 Some(ExtensionConfig::JaegerStorage(storage)) => {
                     for (name, backend) in &storage.backends {
-                        if backend.memory.is_none() {
-                            let message = "Karez keeps traces in memory only, yet";
-                            let key = format!("{at}.backends.{name}");
-                            let place = place_of(&written.node, &["backends", name]);
-                            self.error(place, key, message, "write `memory: {}` below it");
-                        }
+                        let wrong = match (&backend.memory, &backend.disk) {
+                            (None, None) => "Karez keeps traces in memory, or in memory and on disk",
+                            (Some(_), Some(_)) => "both `memory` and `disk` are given",
+                            (None, Some(disk)) if disk.directory.is_empty() => "names no directory",
+                            _ => continue,
+                        };
+                        let key = format!("{at}.backends.{name}");
+                        let place = place_of(&written.node, &["backends", name]);
+                        let mend = "write `memory: {}` or `disk: {directory: …}` below it";
+                        self.error(place, key, wrong, mend);
                     }
                 }
                 _ => {}

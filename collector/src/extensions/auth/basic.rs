@@ -48,6 +48,10 @@ impl BasicAuthServer {
 }
 
 impl ServerAuth for BasicAuthServer {
+    fn scheme(&self) -> &str {
+        "Basic"
+    }
+
     fn authenticate(&self, headers: &HeaderMap) -> Result<Principal, AuthError> {
         let (user, password) = credentials(headers)?;
         match self.htpasswd.matches(&user, &password) {

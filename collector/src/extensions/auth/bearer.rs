@@ -110,6 +110,15 @@ fn lines(text: &str) -> Vec<String> {
 }
 
 impl ServerAuth for BearerTokenAuth {
+    fn scheme(&self) -> &str {
+        // What carries no scheme is still a token.
+        if self.scheme.is_empty() {
+            "Bearer"
+        } else {
+            &self.scheme
+        }
+    }
+
     fn authenticate(&self, headers: &HeaderMap) -> Result<Principal, AuthError> {
         let given = headers.get(&self.header).filter(|value| !value.is_empty());
         let given = given.ok_or_else(|| AuthError::MissingHeader(self.shown.clone()))?;

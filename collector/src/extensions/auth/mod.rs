@@ -12,15 +12,21 @@ mod bearer;
 mod component;
 mod crypt;
 mod file;
+mod headers_setter;
 mod htpasswd;
+mod oauth2;
 mod oidc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::batch::Context;
+
 pub use basic::{BasicAuthClient, BasicAuthServer, ClientAuthConfig, HtpasswdConfig};
 pub use bearer::{BearerConfig, BearerTokenAuth};
 pub use component::{BasicAuthExtension, BearerTokenAuthExtension};
+pub use headers_setter::HeadersSetterExtension;
 pub use htpasswd::Htpasswd;
+pub use oauth2::OAuth2ClientExtension;
 pub use oidc::OidcExtension;
 
 /// Who a caller proved to be.
@@ -69,6 +75,11 @@ pub enum AuthError {
 
 /// Decides about requests.
 pub trait ServerAuth: Send + Sync + std::fmt::Debug {
+    /// The scheme by which callers prove themselves, as `WWW-Authenticate` names it.
+    fn scheme(&self) -> &str {
+        "Bearer"
+    }
+
     /// Looks at a request's headers (for gRPC, its metadata).
     fn authenticate(&self, headers: &HeaderMap) -> Result<Principal, AuthError>;
 
@@ -82,6 +93,15 @@ pub trait ServerAuth: Send + Sync + std::fmt::Debug {
 pub trait ClientAuth: Send + Sync + std::fmt::Debug {
     /// The headers that carry the credentials.
     fn headers(&self) -> Result<Vec<(HeaderName, HeaderValue)>, CredentialsError>;
+
+    /// Writes the credentials to a request's headers; `context` is the request that the data came with.
+    fn apply(&self, headers: &mut HeaderMap, context: Option<&Context>) -> Result<(), CredentialsError> {
+        let _ = context;
+        for (name, value) in self.headers()? {
+            headers.insert(name, value);
+        }
+        Ok(())
+    }
 
     /// Whether gRPC must not carry them without TLS.
     fn needs_secure_transport(&self) -> bool {

@@ -5,13 +5,15 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message as _;
 
+use super::disk::{Disk, DiskError};
 use super::wire;
 use crate::jaeger::{from_otlp, model};
 use crate::wire::Malformed;
@@ -124,6 +126,8 @@ pub struct Operation {
 /// The bounded store.
 #[derive(Debug)]
 pub struct TraceStore {
+    /// Where batches are kept, too.
+    disk: OnceLock<Disk>,
     limits: Limits,
     hasher: RandomState,
     state: Mutex<State>,
@@ -164,10 +168,33 @@ impl TraceStore {
     /// An empty store.
     pub fn new(limits: Limits) -> Self {
         Self {
+            disk: OnceLock::new(),
             limits,
             hasher: RandomState::new(),
             state: Mutex::default(),
         }
+    }
+
+    /// Keeps batches in a folder as well, at most so many bytes as the store has, and takes in what is there.
+    pub fn open(&self, folder: &Path) -> Result<(), DiskError> {
+        let most = u64::try_from(self.limits.max_bytes).unwrap_or(u64::MAX);
+        let disk = Disk::open(folder, most, |batch| {
+            if let Err(malformed) = self.add(batch) {
+                tracing::warn!(%malformed, "a batch on disk is left out");
+            }
+        })?;
+        let _ = self.disk.set(disk);
+        Ok(())
+    }
+
+    /// Whether batches are kept on disk as well.
+    pub fn is_on_disk(&self) -> bool {
+        self.disk.get().is_some()
+    }
+
+    /// Keeps a batch on disk, if there is one; to be called before it is added. It waits for the disk.
+    pub fn keep(&self, batch: &[u8]) -> Result<(), DiskError> {
+        self.disk.get().map_or(Ok(()), |disk| disk.append(batch))
     }
 
     /// Stores a batch (an encoded `TracesData`), then lets the oldest traces go until the limits hold.

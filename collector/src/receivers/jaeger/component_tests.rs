@@ -61,6 +61,7 @@ fn context(extensions: Vec<(ComponentId, Arc<dyn Extension>)>) -> ComponentConte
 fn storage() -> Arc<dyn Extension> {
     let memory = extensions::Backend {
         memory: Some(extensions::MemoryBackend::default()),
+        ..extensions::Backend::default()
     };
     let config = extensions::JaegerStorage {
         backends: [("main".to_owned(), memory)].into(),
