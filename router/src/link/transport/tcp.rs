@@ -47,6 +47,11 @@ pub(super) fn begin(socket: &TcpStream, congestion: Congestion) {
     let _ = SockRef::from(socket).set_tcp_congestion(first);
 }
 
+/// The smoothed round trip of a connection.
+pub(super) fn round_trip(socket: &TcpStream) -> Option<Duration> {
+    known(socket).map(|known| known.round_trip)
+}
+
 /// Watches what becomes of what a connection sends.
 #[derive(Debug)]
 pub(super) struct Watch {

@@ -176,8 +176,9 @@ impl Shared {
     fn answered(&self, asked: u64) {
         let sample = self.now().saturating_sub(asked);
         let old = self.round_trip.load(Ordering::Relaxed);
-        self.round_trip
-            .store(old - old / 8 + sample / 8, Ordering::Relaxed);
+        let new = old - old / 8 + sample / 8;
+        self.round_trip.store(new, Ordering::Relaxed);
+        self.with(|state| state.mux.set_round_trip(Duration::from_micros(new)));
     }
 }
 

@@ -143,7 +143,11 @@ impl Greeter {
         // The peer always reads. A lane's may take its time, which this would not allow.
         let _ = socket.set_tcp_user_timeout(Some(IDLE));
         self.incoming.set_size(Size::Small);
-        let mux = Mux::new(side, limits(self.settings), theirs);
+        // The kernel has measured the handshake, which an acceptor cannot.
+        let measured = tcp::round_trip(self.writer.as_ref());
+        let round_trip = measured.unwrap_or(round_trip);
+        let mut mux = Mux::new(side, limits(self.settings), theirs);
+        mux.set_round_trip(round_trip);
         let shared = Arc::new(Shared::new(mux, self.remote, self.peer, ticket, round_trip));
         let watch = Watch::new(self.settings.congestion);
         tokio::spawn(write(shared.clone(), self.writer, self.sealer, watch));

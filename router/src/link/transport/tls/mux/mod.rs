@@ -25,7 +25,7 @@ mod tests;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::task::{Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -115,6 +115,8 @@ pub(super) struct Mux {
     /// What the peer may still send on all streams, and what waits here to be read.
     outstanding: u32,
     buffered: u32,
+    /// How long credit takes to the peer, and what it sends for it to come.
+    round_trip: Duration,
     /// Streams with something due, in order.
     due: VecDeque<u32>,
     /// Streams that wait for room or for the connection's credit, in order.
@@ -237,6 +239,7 @@ impl Mux {
             credit: theirs.connection_window.into(),
             outstanding: ours.connection_window,
             buffered: 0,
+            round_trip: Duration::ZERO,
             due: VecDeque::new(),
             blocked: VecDeque::new(),
             ping: None,
@@ -249,6 +252,11 @@ impl Mux {
             end_waiters: Vec::new(),
             wakes: Vec::new(),
         }
+    }
+
+    /// The round trip has been measured.
+    pub(super) fn set_round_trip(&mut self, round_trip: Duration) {
+        self.round_trip = round_trip;
     }
 
     /// Opens a stream, when the peer lets us.

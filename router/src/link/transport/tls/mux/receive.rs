@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::super::frame::{Frame, Frames, ProtocolError};
 use super::{Due, End, Mux, Receiving};
 
-/// A reader that takes half a window in less than this could take more.
+/// A reader that takes half a window in less than this, and two round trips, could take more.
 const QUICK: Duration = Duration::from_millis(100);
 /// No stream's window grows beyond this; what needs more moves to a lane.
 const LARGEST_WINDOW: u32 = 4 << 20;
@@ -145,6 +145,7 @@ impl Mux {
     fn consumed(&mut self, id: u32, bytes: u32, now: Instant) {
         self.buffered -= bytes;
         let free = self.ours.connection_window.saturating_sub(self.buffered);
+        let quick = QUICK + self.round_trip * 2;
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
@@ -154,10 +155,10 @@ impl Mux {
             return;
         }
         // Windows grow for readers that keep up, never beyond a fair part of what the connection has left.
-        let quick = stream
+        let keeps_up = stream
             .credited
-            .is_some_and(|last| now.duration_since(last) < QUICK);
-        if quick {
+            .is_some_and(|last| now.duration_since(last) < quick);
+        if keeps_up {
             let most = LARGEST_WINDOW.min(free / 8);
             stream.window = stream.window.saturating_mul(2).min(most).max(stream.window);
         }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::task::{Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -472,4 +472,38 @@ fn a_half_moves_to_a_lane_in_order_and_the_lane_comes_back() {
         world.ends[0].mux.poll_lanes(Waker::noop()),
         Poll::Ready(Some(returned))
     );
+}
+
+#[test]
+fn a_window_grows_for_a_reader_that_keeps_up_over_a_long_way_too() {
+    const FAR: Duration = Duration::from_millis(300);
+    let limits = Limits {
+        connection_window: 1 << 20,
+        ..LIMITS
+    };
+    for (round_trip, grows) in [(FAR, true), (Duration::ZERO, false)] {
+        let mut writer = Mux::new(Side::Dialler, limits, limits);
+        let mut reader = Mux::new(Side::Acceptor, limits, limits);
+        reader.set_round_trip(round_trip);
+        let (mut there, mut back) = (Wire::default(), Wire::default());
+        assert_eq!(writer.poll_open(Waker::noop()), Poll::Ready(Ok(1)));
+        let start = Instant::now();
+        for step in 0..4 {
+            writer.pump(&mut there);
+            let mut chunks = [Bytes::from(vec![7; 4096])];
+            writer.write(1, &mut chunks, &mut there, Waker::noop());
+            for record in there.records.drain(..) {
+                assert_eq!(reader.receive(&record, Bytes::copy_from_slice), Ok(()));
+            }
+            let mut chunks = [Bytes::new()];
+            let now = start + FAR * step;
+            while let Read::Filled(_) = reader.read(1, &mut chunks, now, Waker::noop()) {}
+            reader.pump(&mut back);
+            for record in back.records.drain(..) {
+                assert_eq!(writer.receive(&record, Bytes::copy_from_slice), Ok(()));
+            }
+        }
+        let window = reader.streams.get(&1).map(|stream| stream.window);
+        assert_eq!(window > Some(limits.stream_window), grows, "{window:?}");
+    }
 }
