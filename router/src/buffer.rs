@@ -82,7 +82,7 @@ impl Buffer {
     fn keep(self, length: usize) -> Bytes {
         match length {
             0 => Bytes::new(),
-            ..WORTH_SHARING => Bytes::copy_from_slice(&self[..length]),
+            1..WORTH_SHARING => Bytes::copy_from_slice(&self[..length]),
             _ => Bytes::from_owner(self).slice(..length),
         }
     }
