@@ -332,8 +332,15 @@ fn from_the_start(
 
 /// A firewall that is set up under a link over QUIC: the link moves to TCP, and stays there when UDP comes and goes.
 fn no_udp(name: &str, transport: Transport) -> anyhow::Result<()> {
-    let world = World::linked(transport.keys)?;
-    world.relay.change(|conditions| conditions.no_udp = true);
+    // So that it is QUIC's.
+    let world = World::new(transport.keys, |relay| {
+        relay.change(|conditions| conditions.no_tcp = true)
+    })?;
+    world.carries()?;
+    world.relay.change(|conditions| {
+        conditions.no_tcp = false;
+        conditions.no_udp = true;
+    });
     let back = world.carries()?;
     table::add(name, transport.name, format!("carries after {}", seconds(back)));
     carry_exactly(&world)?;
