@@ -232,7 +232,8 @@ impl Engine {
             tracing::warn!("other addresses or certificates are used after a restart only");
         }
         if config.settings != self.config.settings {
-            *self.shared.write() = Allocation::new(config.settings.clone());
+            let revision = self.shared.read().revision();
+            *self.shared.write() = Allocation::after(config.settings.clone(), revision);
             // Nobody knows any more what is known: everything is found again.
             let context = Context {
                 net: self.options.net.clone(),

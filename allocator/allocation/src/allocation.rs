@@ -113,6 +113,14 @@ impl Allocation {
         }
     }
 
+    /// Nothing is known yet, and revisions go on from those of another, so that who was told one hears what is new.
+    pub fn after(settings: Settings, revision: u64) -> Self {
+        Allocation {
+            revision: revision + 1,
+            ..Allocation::new(settings)
+        }
+    }
+
     /// How targets are divided.
     pub fn settings(&self) -> &Settings {
         &self.settings

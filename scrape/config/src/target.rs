@@ -206,7 +206,11 @@ impl Target {
             }
         }
         let path = self.labels.get(METRICS_PATH);
-        let mut url = format!("{}://{}", self.labels.get(SCHEME), self.labels.get(ADDRESS));
+        let mut url = match self.labels.get(SCHEME) {
+            // As Go writes a URL without one; nobody can scrape it, and it says so.
+            "" => format!("//{}", self.labels.get(ADDRESS)),
+            scheme => format!("{scheme}://{}", self.labels.get(ADDRESS)),
+        };
         if !path.starts_with('/') {
             url.push('/');
         }
