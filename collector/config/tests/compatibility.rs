@@ -70,7 +70,7 @@ const HTTP_SERVER: &[(&str, &str)] = &[
         "{allowed_origins: [a], allowed_headers: [b], exposed_headers: [c], max_age: 5}",
     ),
     ("auth", "{authenticator: basicauth}"),
-    ("auth.request_params", "[a]"),
+    ("auth", "{authenticator: basicauth, request_params: [a]}"),
     ("max_request_body_size", "5"),
     ("include_metadata", "true"),
     ("response_headers", "{a: b}"),
@@ -449,18 +449,23 @@ const COMPONENTS: &[Tried] = &[
     tried(
         "exporters",
         &["loadbalancing"],
-        "protocol: {otlp: }",
+        "protocol: {otlp: }, resolver: {dns: {hostname: a}}",
         &[
             (
                 "resolver.dns",
                 "{hostname: a, port: 1, interval: 1s, timeout: 1s}",
             ),
-            (
-                "resolver.k8s",
-                "{service: a.b, ports: [1], timeout: 1s, return_hostnames: true}",
-            ),
             ("resolver.aws_cloud_map", "{namespace: a}"),
         ],
+    ),
+    tried(
+        "exporters",
+        &["loadbalancing"],
+        "protocol: {otlp: }, resolver: {k8s: {service: a.b}}",
+        &[(
+            "resolver.k8s",
+            "{service: a.b, ports: [1], timeout: 1s, return_hostnames: true}",
+        )],
     ),
     tried(
         "exporters",
@@ -632,6 +637,10 @@ const COMPONENTS: &[Tried] = &[
         &["jaeger_storage"],
         "backends: {s: {memory: }}",
         &[
+            (
+                "backends.t",
+                "{disk: {directory: a, max_traces: 5, max_bytes: 5}}",
+            ),
             ("backends.s.memory.max_traces", "5"),
             ("backends.s.badger", "{}"),
             ("backends.s.elasticsearch", "{}"),
@@ -799,6 +808,37 @@ fn into(tree: &mut serde_json::Map<String, serde_json::Value>, more: serde_json:
     }
 }
 
+/// Keys that are taken and change nothing: there is nothing to tune, or what they would change is not there yet.
+const WITHOUT_EFFECT: &[&str] = &[
+    "read_buffer_size",
+    "write_buffer_size",
+    "wait_for_ready",
+    "balancer_name",
+    "max_idle_conns",
+    "max_conns_per_host",
+    "http2_read_idle_timeout",
+    "http2_ping_timeout",
+    "force_attempt_http2",
+    "read_timeout",
+    "read_header_timeout",
+    "write_timeout",
+    "idle_timeout",
+    "compression_algorithms",
+    "min_gc_interval_when_soft_limited",
+    "min_gc_interval_when_hard_limited",
+    "check_collector_pipeline",
+    "recreate",
+    "metric_backends",
+    "grpc",
+    "ui",
+    "max_clock_skew_adjust",
+    "bearer_token_propagation",
+    "enable_tracing",
+    "profiles_endpoint",
+    "dimensions_cache_size",
+    "error_mode",
+];
+
 /// What is said about a component.
 #[derive(Debug, PartialEq)]
 enum Said {
@@ -836,7 +876,9 @@ fn said(section: &str, kind: &str, block: &[String]) -> Said {
 }
 
 fn row(page: &mut String, name: &str, said: &Said) {
+    let key = name.trim_start_matches('`').split(':').next().unwrap_or(name);
     let _ = match said {
+        Said::Yes if WITHOUT_EFFECT.contains(&key) => writeln!(page, "| {name} | taken | without effect |"),
         Said::Yes => writeln!(page, "| {name} | yes | |"),
         Said::Old(text) => writeln!(page, "| {name} | yes | {} |", text.replace('|', "\\|")),
         Said::No(text) => writeln!(
@@ -851,7 +893,7 @@ fn page() -> String {
     let mut page = String::from(
         "# What is taken of the OpenTelemetry Collector's configuration\n\n\
          Made by trying each key (`collector/config/tests/compatibility.rs`). What is not supported is an error that says so, with file and\n\
-         line; a component that is configured but in no pipeline is only mentioned.\n",
+         line; a component that is configured but in no pipeline is only mentioned. What is taken without effect changes nothing.\n",
     );
     let mut section = "";
     for tried in COMPONENTS {
