@@ -223,6 +223,11 @@ fn check(settings: &LoadBalancingSettings, node: &Node, key: &str, diagnoses: &m
         );
         return;
     }
+    check_resolver(resolver, &mut fault);
+}
+
+/// What is wrong with where the backends are; told as the key, what, and the mend.
+fn check_resolver(resolver: &Resolver, fault: &mut dyn FnMut(&str, &str, &str)) {
     let given = [
         resolver.fixed.is_some(),
         resolver.dns.is_some(),

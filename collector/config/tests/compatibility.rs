@@ -667,8 +667,13 @@ const COMPONENTS: &[Tried] = &[
     tried("extensions", &["memory_ballast"], "", &[]),
 ];
 
+/// Keys with a value each.
+type Keys = &'static [(&'static str, &'static str)];
+/// A title, the component in which the blocks are tried, and their keys.
+type Shared = (&'static str, Tried, &'static [Keys]);
+
 /// Blocks that many components share, tried in one that has them.
-const SHARED: &[(&str, Tried, &[&[(&str, &str)]])] = &[
+const SHARED: &[Shared] = &[
     (
         "gRPC servers",
         tried("receivers", &["otlp"], "protocols.grpc", &[]),

@@ -136,7 +136,7 @@ fn aggregate(values: &[Value], by: Aggregation) -> Option<Value> {
                 Aggregation::Mean => sum() / count,
                 Aggregation::Min => whole[0],
                 Aggregation::Max => whole[whole.len() - 1],
-                Aggregation::Median if whole.len() % 2 == 0 => {
+                Aggregation::Median if whole.len().is_multiple_of(2) => {
                     ((i128::from(whole[middle - 1]) + i128::from(whole[middle])) / 2) as i64
                 }
                 Aggregation::Median | Aggregation::Count => whole[middle],
@@ -153,7 +153,7 @@ fn aggregate(values: &[Value], by: Aggregation) -> Option<Value> {
                 Aggregation::Mean => sum() / numbers.len() as f64,
                 Aggregation::Min => first,
                 Aggregation::Max => last,
-                Aggregation::Median if numbers.len() % 2 == 0 => {
+                Aggregation::Median if numbers.len().is_multiple_of(2) => {
                     (numbers[middle - 1] + numbers[middle]) / 2.0
                 }
                 Aggregation::Median | Aggregation::Count => numbers[middle],
