@@ -333,7 +333,7 @@ mod tests {
     use http_body_util::StreamBody;
 
     /// A body of the bytes, cut into frames of so many.
-    fn body(bytes: &[u8], size: usize) -> impl Body<Data = Bytes, Error = Infallible> + Unpin {
+    fn body(bytes: &[u8], size: usize) -> impl Body<Data = Bytes, Error = Infallible> + Unpin + use<> {
         let frames: Vec<_> = bytes
             .chunks(size)
             .map(|part| Ok(Frame::data(Bytes::copy_from_slice(part))))
