@@ -116,6 +116,24 @@ async fn ask(link: &Arc<LiveLink>, address: &Address, mut header: Open) -> Resul
     }
 }
 
+/// What to answer when a link carries more than it should.
+fn too_many(shared: &Shared, link: &LiveLink) -> Option<Answer> {
+    let limit = shared.slots.limit();
+    if link.serving.load(Ordering::Relaxed) <= u64::from(limit) {
+        return None;
+    }
+    shared.metrics.refused(RefusedFor::TooMany);
+    tracing::debug!(
+        link = link.name,
+        peer = link.peer.name,
+        limit,
+        "a connection too many"
+    );
+    Some(Answer::Refused(format!(
+        "the link carries {limit} connections already (router.maxConnections at its far end)"
+    )))
+}
+
 /// Serves a stream that the peer opened: to a target of ours, over another link, or refused.
 pub(crate) async fn serve(shared: Arc<Shared>, link: Arc<LiveLink>, stream: Stream) {
     let Stream {
@@ -123,18 +141,8 @@ pub(crate) async fn serve(shared: Arc<Shared>, link: Arc<LiveLink>, stream: Stre
         mut receive,
     } = stream;
     let _serving = Counted::new(Serving(link.clone()));
-    let limit = shared.slots.limit();
-    if link.serving.load(Ordering::Relaxed) > u64::from(limit) {
-        shared.metrics.refused(RefusedFor::TooMany);
-        let reason =
-            format!("the link carries {limit} connections already (router.maxConnections at its far end)");
-        tracing::debug!(
-            link = link.name,
-            peer = link.peer.name,
-            limit,
-            "a connection too many"
-        );
-        return answer_no(&mut send, &mut receive, &Answer::Refused(reason)).await;
+    if let Some(answer) = too_many(&shared, &link) {
+        return answer_no(&mut send, &mut receive, &answer).await;
     }
     let header = timeout(HEADER_LIMIT, read_open(&mut receive)).await;
     let checked = header.map(|header| {
