@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use karez_identity::{TlsMaterial, server_config};
+use karez_identity::{Grace, TlsMaterial, server_config};
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::Https;
@@ -61,6 +61,7 @@ async fn read(https: &Https) -> Result<TlsMaterial, String> {
         ca: file(&https.ca_file).await?,
         cert: file(&https.cert_file).await?,
         key: file(&https.key_file).await?,
+        grace: Grace::default(),
     })
 }
 
