@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use karez_allocation::{Allocation, Outcome, Standing};
+use karez_allocation::{Allocation, Outcome, Standing, StrategyKind};
 
 use crate::shared::Served;
 
@@ -105,148 +105,129 @@ impl Metrics {
 
     /// Everything, as Prometheus' text.
     pub(crate) fn text(&self, allocation: &Allocation, served: &Served) -> String {
-        let mut out = String::new();
-        let strategy = allocation.settings().strategy;
-        let head = |out: &mut String, name: &str, kind: &str, help: &str| {
-            let _ = writeln!(out, "# HELP opentelemetry_allocator_{name} {help}");
-            let _ = writeln!(out, "# TYPE opentelemetry_allocator_{name} {kind}");
-        };
-        head(
-            &mut out,
-            "targets_per_collector",
-            "gauge",
-            "Targets of each collector.",
-        );
-        let mut allocatable = 0;
-        for (name, _, standing, targets, _) in allocation.collectors() {
-            allocatable += u64::from(standing == Standing::Serving);
-            let name = escaped(name);
-            let series =
-                format!("targets_per_collector{{collector_name=\"{name}\",strategy=\"{strategy}\"}}");
-            let _ = writeln!(out, "opentelemetry_allocator_{series} {targets}");
-        }
-        head(
-            &mut out,
-            "samples_per_collector",
-            "gauge",
-            "Samples that one scrape of all its targets gives.",
-        );
-        for (name, _, _, _, load) in allocation.collectors() {
-            let series = format!("samples_per_collector{{collector_name=\"{}\"}}", escaped(name));
-            let _ = writeln!(out, "opentelemetry_allocator_{series} {load}");
-        }
-        head(
-            &mut out,
-            "targets",
-            "gauge",
-            "Targets of each job, after relabelling.",
-        );
-        for (job, targets) in allocation.jobs_with_targets() {
-            let _ = writeln!(
-                out,
-                "opentelemetry_allocator_targets{{job_name=\"{}\"}} {targets}",
-                escaped(job)
-            );
-        }
+        let mut page = Page::default();
+        page.collectors(allocation);
+        page.targets(allocation, served);
         let figures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        page.figures(&figures, allocation.settings().strategy);
+        page.0
+    }
+}
+
+/// What every family's name begins with.
+const PREFIX: &str = "opentelemetry_allocator_";
+
+/// A page of metrics that is being written.
+#[derive(Default)]
+struct Page(String);
+
+impl Page {
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.0, "# HELP {PREFIX}{name} {help}");
+        let _ = writeln!(self.0, "# TYPE {PREFIX}{name} {kind}");
+    }
+
+    fn value(&mut self, name: &str, value: u64) {
+        let _ = writeln!(self.0, "{PREFIX}{name} {value}");
+    }
+
+    fn labelled(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
+        let labels: Vec<String> = labels
+            .iter()
+            .map(|(label, text)| format!("{label}=\"{}\"", escaped(text)))
+            .collect();
+        let _ = writeln!(self.0, "{PREFIX}{name}{{{}}} {value}", labels.join(","));
+    }
+
+    /// What each collector has.
+    fn collectors(&mut self, allocation: &Allocation) {
+        let strategy = allocation.settings().strategy.to_string();
+        let name = "targets_per_collector";
+        self.head(name, "gauge", "Targets of each collector.");
+        let mut allocatable = 0;
+        for (collector, _, standing, targets, _) in allocation.collectors() {
+            allocatable += u64::from(standing == Standing::Serving);
+            let labels = [("collector_name", collector), ("strategy", &strategy)];
+            self.labelled(name, &labels, targets);
+        }
+        let name = "samples_per_collector";
+        self.head(name, "gauge", "Samples that one scrape of all its targets gives.");
+        for (collector, _, _, _, load) in allocation.collectors() {
+            self.labelled(name, &[("collector_name", collector)], load);
+        }
+        let name = "collectors_allocatable";
+        self.head(name, "gauge", "Collectors that get targets.");
+        self.labelled(name, &[("strategy", &strategy)], allocatable);
+    }
+
+    /// How the targets stand.
+    fn targets(&mut self, allocation: &Allocation, served: &Served) {
+        self.head("targets", "gauge", "Targets of each job, after relabelling.");
+        for (job, targets) in allocation.jobs_with_targets() {
+            self.labelled("targets", &[("job_name", job)], targets);
+        }
         let gauges = [
-            (
-                "collectors_discovered",
-                "Collectors that are there.",
-                figures.discovered as u64,
-            ),
             (
                 "targets_remaining",
                 "Targets that relabelling keeps.",
-                allocation.targets() as u64,
+                allocation.targets(),
             ),
             (
                 "targets_unassigned",
                 "Targets that nobody takes.",
-                allocation.unassigned() as u64,
+                allocation.unassigned(),
             ),
             (
                 "targets_in_transit",
                 "Targets whose new owner does not have them yet.",
-                allocation.in_transit() as u64,
+                allocation.in_transit(),
             ),
             (
                 "jobs_withheld",
                 "Jobs that plain HTTP does not give.",
-                served.withheld.len() as u64,
+                served.withheld.len(),
             ),
             (
                 "resources_refused",
                 "Resources that are wrong.",
-                served.refused.len() as u64,
+                served.refused.len(),
             ),
         ];
         for (name, help, value) in gauges {
-            head(&mut out, name, "gauge", help);
-            let _ = writeln!(out, "opentelemetry_allocator_{name} {value}");
+            self.head(name, "gauge", help);
+            self.value(name, value as u64);
         }
-        head(
-            &mut out,
-            "collectors_allocatable",
-            "gauge",
-            "Collectors that get targets.",
-        );
-        let _ = writeln!(
-            out,
-            "opentelemetry_allocator_collectors_allocatable{{strategy=\"{strategy}\"}} {allocatable}"
-        );
-        for (name, help, value) in [
-            (
-                "targets_moved_total",
-                "Targets that changed hands.",
-                figures.moved,
-            ),
-            (
-                "targets_relabelled_total",
-                "Targets that were relabelled to see what they are.",
-                figures.relabelled,
-            ),
-        ] {
-            head(&mut out, name, "counter", help);
-            let _ = writeln!(out, "opentelemetry_allocator_{name} {value}");
-        }
-        head(
-            &mut out,
-            "events_total",
+    }
+
+    /// What has been counted since the start.
+    fn figures(&mut self, figures: &Figures, strategy: StrategyKind) {
+        self.head("collectors_discovered", "gauge", "Collectors that are there.");
+        self.value("collectors_discovered", figures.discovered as u64);
+        self.head("targets_moved_total", "counter", "Targets that changed hands.");
+        self.value("targets_moved_total", figures.moved);
+        let name = "targets_relabelled_total";
+        self.head(
+            name,
             "counter",
-            "Changes of what is configured.",
+            "Targets that were relabelled to see what they are.",
         );
+        self.value(name, figures.relabelled);
+        self.head("events_total", "counter", "Changes of what is configured.");
         for (event, count) in &figures.events {
-            let _ = writeln!(
-                out,
-                "opentelemetry_allocator_events_total{{source=\"{}\"}} {count}",
-                event.name()
-            );
+            self.labelled("events_total", &[("source", event.name())], *count);
         }
-        head(
-            &mut out,
-            "time_to_allocate",
-            "histogram",
-            "Seconds that a change takes.",
-        );
+        let name = "time_to_allocate";
+        self.head(name, "histogram", "Seconds that a change takes.");
         for (what, histogram) in &figures.changed {
             let labels = format!("method=\"{what}\",strategy=\"{strategy}\"");
-            histogram.write("opentelemetry_allocator_time_to_allocate", &labels, &mut out);
+            histogram.write(&format!("{PREFIX}{name}"), &labels, &mut self.0);
         }
-        head(
-            &mut out,
-            "http_duration_seconds",
-            "histogram",
-            "Seconds until an answer.",
-        );
+        let name = "http_duration_seconds";
+        self.head(name, "histogram", "Seconds until an answer.");
         for (route, histogram) in &figures.answered {
-            histogram.write(
-                "opentelemetry_allocator_http_duration_seconds",
-                &format!("path=\"{route}\""),
-                &mut out,
-            );
+            let labels = format!("path=\"{route}\"");
+            histogram.write(&format!("{PREFIX}{name}"), &labels, &mut self.0);
         }
-        out
     }
 }
 

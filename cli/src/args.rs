@@ -52,10 +52,6 @@ pub(crate) enum Output {
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is one for each run of the program"
-)]
 pub(crate) enum Command {
     /// Run two sites on this machine and carry spans from one to the other
     #[command(
@@ -214,6 +210,10 @@ pub(crate) struct AllocatorArgs {
 
 /// `karez allocator …`
 #[derive(Debug, Subcommand)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one for each run of the program"
+)]
 pub(crate) enum AllocatorCommand {
     /// Show what became of a target, rule by rule, who scrapes it and why
     #[command(after_help = "Example:\n  karez allocator explain --address localhost:8080 10.0.0.7:9100\n")]

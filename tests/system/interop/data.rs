@@ -183,7 +183,7 @@ fn attributes(index: u64) -> Vec<KeyValue> {
     ];
     vec![
         pair("text", Value::StringValue(format!("value {index}, grün"))),
-        pair("flag", Value::BoolValue(index % 2 == 0)),
+        pair("flag", Value::BoolValue(index.is_multiple_of(2))),
         pair("number", Value::IntValue(-(index as i64))),
         pair("real", Value::DoubleValue(index as f64 / 3.0)),
         pair("bytes", Value::BytesValue(vec![0, 255, index as u8])),

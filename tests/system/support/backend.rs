@@ -1,7 +1,6 @@
 //! Small HTTP servers of the tests' own: a backend that keeps what it is sent, and pages that do not change.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -93,7 +92,7 @@ async fn answer(backend: Backend, request: Request<Incoming>) -> Result<Response
     let response = Response::builder()
         .header("content-type", "application/x-protobuf")
         .body(Full::default());
-    Ok::<_, Infallible>(response.unwrap_or_default()).or_else(|never| match never {})
+    Ok(response.unwrap_or_default())
 }
 
 /// `POST` as HTTP/1.0: status and body of the answer.

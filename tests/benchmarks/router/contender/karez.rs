@@ -16,7 +16,12 @@ pub(super) async fn start(
     options: &Options,
     transport: &str,
 ) -> anyhow::Result<Started> {
-    let far = run(setting, options, Side::Far, ("far", &far_document(setting, options)))?;
+    let far = run(
+        setting,
+        options,
+        Side::Far,
+        ("far", &far_document(setting, options)),
+    )?;
     let document = near_document(setting, &format!(", transport: {transport}{}", options.link_keys));
     let near = run(setting, options, Side::Near, ("near", &document))?;
     if accepted(setting).await {
