@@ -105,12 +105,11 @@ pub fn issue(file: &Path, options: &SealOptions) -> Result<(), SealError> {
         path: path.clone(),
         source,
     })?;
-    // Each reader finds its own kind of block.
-    let authority =
-        Authority::from_pem(&certificates(&text), &text).map_err(|source| SealError::Authority {
-            path: path.clone(),
-            source,
-        })?;
+    let authority = Authority::from_pem(block(&text, "CERTIFICATE"), block(&text, "PRIVATE KEY"));
+    let authority = authority.map_err(|source| SealError::Authority {
+        path: path.clone(),
+        source,
+    })?;
     let scope = SealScope {
         serve: options.serve.clone(),
         reach: options.reach.clone(),
@@ -119,12 +118,17 @@ pub fn issue(file: &Path, options: &SealOptions) -> Result<(), SealError> {
     write(file, &secret(&credential))
 }
 
-/// The certificate's block of a file that also holds a key: the key never goes further.
-fn certificates(text: &str) -> String {
-    const END: &str = "-----END CERTIFICATE-----";
-    let begin = text.find("-----BEGIN CERTIFICATE-----").unwrap_or(0);
-    let end = text.find(END).map_or(text.len(), |at| at + END.len());
-    format!("{}\n", text.get(begin..end).unwrap_or_default())
+/// The first block of a kind in a file that has several: the key never goes where the certificate does.
+fn block<'a>(text: &'a str, kind: &str) -> &'a str {
+    let (begin, end) = (
+        format!("-----BEGIN {kind}-----"),
+        format!("-----END {kind}-----\n"),
+    );
+    let from = text.find(&begin).and_then(|at| text.get(at..));
+    let length = from.and_then(|from| Some(from.find(&end)? + end.len()));
+    from.zip(length)
+        .and_then(|(from, length)| from.get(..length))
+        .unwrap_or_default()
 }
 
 fn secret(credential: &Credential) -> String {

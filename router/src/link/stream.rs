@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use karez_topology::{Address, Arrival};
+use karez_topology::{Address, Arrival, RouterId};
 use tokio::time::timeout;
 
 use super::live::{LiveLink, Serving};
@@ -144,20 +144,8 @@ pub(crate) async fn serve(shared: Arc<Shared>, link: Arc<LiveLink>, stream: Stre
     if let Some(answer) = too_many(&shared, &link) {
         return answer_no(&mut send, &mut receive, &answer).await;
     }
-    let header = timeout(HEADER_LIMIT, read_open(&mut receive)).await;
-    let checked = header.map(|header| {
-        let header = header?;
-        Ok((header.address()?, header.router()?, header))
-    });
-    let (address, to, header) = match checked {
-        Ok(Ok(wanted)) => wanted,
-        Ok(Err(error)) => {
-            let error: WireError = error;
-            shared.metrics.fault(Fault::Protocol);
-            tracing::debug!(link = link.name, %error, "a stream without a usable header");
-            return refuse(&mut send, &mut receive);
-        }
-        Err(_) => return refuse(&mut send, &mut receive),
+    let Some((address, to, header)) = wanted(&shared, &link, &mut receive).await else {
+        return refuse(&mut send, &mut receive);
     };
     let caller = Caller::of(&header);
     let mut record = ConnectionRecord::new(&shared, Client::Link(link.name.clone()), address.clone(), caller);
@@ -213,6 +201,21 @@ pub(crate) async fn serve(shared: Arc<Shared>, link: Arc<LiveLink>, stream: Stre
     answer_no(&mut send, &mut receive, &answer).await;
 }
 
+/// What the peer wants of a stream that it opened, when it says so in time and in words that make sense.
+async fn wanted(
+    shared: &Shared,
+    link: &LiveLink,
+    receive: &mut RecvStream,
+) -> Option<(Address, Option<RouterId>, Open)> {
+    let header = timeout(HEADER_LIMIT, read_open(receive)).await.ok()?;
+    let checked = header.and_then(|header| Ok((header.address()?, header.router()?, header)));
+    let noted = checked.inspect_err(|error| {
+        shared.metrics.fault(Fault::Protocol);
+        tracing::debug!(link = link.name, %error, "a stream without a usable header");
+    });
+    noted.ok()
+}
+
 async fn answer_no(send: &mut SendStream, receive: &mut RecvStream, answer: &Answer) {
     if write_answer(send, answer).await.is_ok() {
         let _ = send.finish();
@@ -251,13 +254,16 @@ async fn connection(
     }
     let found = shared.seals.hold().incoming(address, true, true);
     let unsealed = match found {
-        Ok(Some(material)) => match seal::accept(shared, &material, stream, address, caller).await {
-            Ok(sealed) => {
-                record.set_route(format!("{}, sealed with {}", record.route(), sealed.site));
-                return carry(sealed.into(), end, record, &shared.force).await;
+        // In a box of its own, so that what carries on is small.
+        Ok(Some(material)) => {
+            match Box::pin(seal::accept(shared, &material, stream, address, caller)).await {
+                Ok(sealed) => {
+                    record.set_route(format!("{}, sealed with {}", record.route(), sealed.site));
+                    return carry(sealed.into(), end, record, &shared.force).await;
+                }
+                Err(error) => error.to_string(),
             }
-            Err(error) => error.to_string(),
-        },
+        }
         // It was looked at before the target was dialled; only a reload in between gets here.
         Ok(None) => "this site cannot seal".to_owned(),
         Err(reason) => reason,
