@@ -59,7 +59,7 @@ fn target(job: &ScrapeConfig, meta: &[(&str, &str)]) -> Option<Labels> {
     }
 }
 
-const SLICE: [(&str, &str); 8] = [
+const SLICE: [(&str, &str); 9] = [
     ("__meta_kubernetes_service_label_app_x", "web.shop"),
     ("__meta_kubernetes_service_labelpresent_app_x", "true"),
     ("__meta_kubernetes_endpointslice_port_name", "http"),
@@ -67,6 +67,7 @@ const SLICE: [(&str, &str); 8] = [
     ("__meta_kubernetes_endpointslice_address_target_name", "web-0"),
     ("__meta_kubernetes_namespace", "shop"),
     ("__meta_kubernetes_service_name", "web"),
+    ("__meta_kubernetes_pod_name", "web-0"),
     ("__meta_kubernetes_service_label_team", "red"),
 ];
 

@@ -275,7 +275,10 @@ fn certificates_follow_the_hosts_the_authority_and_the_calendar() {
     let late = now() + SignedDuration::from_hours(24 * (5 * 365 - 10));
     let plan = site::plan(&settled, late);
     assert_eq!(orders(&plan), Vec::<&str>::new());
-    assert!(!plan.rollovers.is_empty(), "successors are made before the authorities end");
+    assert!(
+        !plan.rollovers.is_empty(),
+        "successors are made before the authorities end"
+    );
     // Under a younger authority the same certificate is renewed.
     let mut renewed = settled.clone();
     for name in [names::LOCAL_CA, names::SITE_CA, names::SERVICE_CA] {

@@ -367,7 +367,7 @@ fn exponential() -> ExponentialHistogramDataPoint {
         attributes: attributes(3),
         start_time_unix_nano: NOW - 1000,
         time_unix_nano: NOW,
-        count: 10,
+        count: 1 + 305 + 4,
         sum: Some(20.0),
         scale: 2,
         zero_count: 1,
