@@ -188,7 +188,7 @@ fn remote_write(stage: &Stage) -> Outcome {
     prometheus.expect("latency_bytes_bucket{le=\"2.5\"}", "3")?;
     prometheus.expect("latency_bytes_count", "6")?;
     prometheus.expect("quantiles_bytes{quantile=\"0.99\"}", "9.9")?;
-    prometheus.expect("histogram_count(size_bytes)", "10")?;
+    prometheus.expect("histogram_count(size_bytes)", "310")?;
     prometheus.expect("histogram_sum(size_bytes)", "20")
 }
 
