@@ -15,15 +15,23 @@ use crate::shared::Shared;
 const LOOK: Duration = Duration::from_secs(1);
 /// Fewer connections than these leave nothing that is worth it.
 const MANY: usize = 256;
+/// How many looks after an ebb memory is given back: at once, and again when transports have let go of streams whose last
+/// bytes the peer had still to confirm.
+const AFTER: [u32; 3] = [0, 3, 15];
 
 /// Watches how many connections are carried, for as long as the router runs.
 pub(crate) async fn give_back(shared: Arc<Shared>) {
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut ebb = Ebb::default();
+    let mut since = u32::MAX;
     loop {
         look.tick().await;
+        since = since.saturating_add(1);
         if ebb.look(shared.carried.len()) {
+            since = 0;
+        }
+        if AFTER.contains(&since) {
             // Its only failure is that the runtime stops.
             let _ = tokio::task::spawn_blocking(trim).await;
         }
