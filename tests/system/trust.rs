@@ -472,10 +472,11 @@ fn renewed_certificates(stage: &Stage) -> Outcome {
     );
     let log = public.logs("default", "skupper.io/component=router")?;
     ensure!(log.contains("credential renewed"), "{log}");
-    ensure!(
-        !log.contains("a peer's link has ended"),
-        "the link was down: {log}"
-    );
+    // A busy machine may link over TLS first and move to QUIC later; what else ends a link is an outage.
+    let outage = log.lines().find(|line| {
+        line.contains("a peer's link has ended") && !line.contains("moved to another transport")
+    });
+    ensure!(outage.is_none(), "the link was down: {log}");
     Ok(())
 }
 

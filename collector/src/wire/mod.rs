@@ -10,4 +10,5 @@ pub use scan::{Malformed, scan};
 pub(crate) use sift::{
     Item, Verdict, attribute, count_points, last, last_number, put_attribute, put_text, sift, single, text_of,
 };
+pub(crate) use split::divide;
 pub use split::split;

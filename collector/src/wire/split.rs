@@ -100,7 +100,7 @@ impl Cut {
 }
 
 /// The fields with number 2, and the bytes of all others.
-fn divide(message: &[u8]) -> (Vec<Field<'_>>, Vec<u8>) {
+pub(crate) fn divide(message: &[u8]) -> (Vec<Field<'_>>, Vec<u8>) {
     let (mut twos, mut rest) = (Vec::new(), Vec::new());
     for field in fields(message).flatten() {
         match field.number {

@@ -10,7 +10,7 @@ use karez_collector_config::load_balancing::RoutingKey;
 use super::ring::Ring;
 use crate::batch::Batch;
 use crate::wire::field::{Field, fields, put_delimited};
-use crate::wire::{attribute, count_points, last, single, text_of};
+use crate::wire::{attribute, count_points, divide, last, single, text_of};
 
 /// Part of a batch that is being written for one backend.
 #[derive(Default)]
@@ -129,18 +129,6 @@ fn trace(signal: Signal, item: &[u8]) -> Cow<'_, [u8]> {
         Some(id) if !id.is_empty() => Cow::Borrowed(id),
         _ => Cow::Owned(rand::random::<u128>().to_be_bytes().to_vec()),
     }
-}
-
-/// The fields with number 2, and the bytes of all others.
-fn divide(message: &[u8]) -> (Vec<Field<'_>>, Vec<u8>) {
-    let (mut twos, mut rest) = (Vec::new(), Vec::new());
-    for field in fields(message).flatten() {
-        match field.number {
-            2 => twos.push(field),
-            _ => rest.extend_from_slice(field.whole),
-        }
-    }
-    (twos, rest)
 }
 
 #[cfg(test)]

@@ -98,10 +98,10 @@ impl Incoming {
         }
     }
 
-    /// The handshake. `None`: it was part of a connection that is up, and is with it now.
+    /// The handshake. `None`: it was part of a connection that is up, and is with it now; or the peer left again.
     pub(crate) async fn handshake(self) -> Result<Option<Connection>, ConnectionError> {
         match self {
-            Self::Quic(incoming) => incoming.handshake().await.map(Some),
+            Self::Quic(incoming) => incoming.handshake().await,
             Self::Tls(incoming) => incoming.handshake().await,
         }
     }

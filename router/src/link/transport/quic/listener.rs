@@ -95,11 +95,27 @@ impl QuicIncoming {
         None
     }
 
-    /// The handshake.
-    pub(crate) async fn handshake(self) -> Result<Connection, ConnectionError> {
+    /// The handshake. `None`: the peer left without a complaint, as one that tried several ways at once.
+    pub(crate) async fn handshake(self) -> Result<Option<Connection>, ConnectionError> {
         let Self { incoming, port } = self;
         let config = towards(&port.config.load(), incoming.remote_address(), port.settings);
-        let connection = incoming.accept_with(Arc::new(config))?.await?;
-        Ok(Connection::Quic(QuicConnection::new(connection, port.settings)))
+        match incoming.accept_with(Arc::new(config))?.await {
+            Ok(connection) => Ok(Some(Connection::Quic(QuicConnection::new(
+                connection,
+                port.settings,
+            )))),
+            Err(error) if has_left(&error) => {
+                tracing::debug!(%error, "a peer left during the handshake");
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
+}
+
+/// Whether the peer closed the connection on purpose. What its application says during a handshake is hidden behind one
+/// code (RFC 9000, section 10.2.3); a certificate that it refuses has a code of its own.
+fn has_left(error: &quinn::ConnectionError) -> bool {
+    matches!(error, quinn::ConnectionError::ConnectionClosed(frame)
+        if frame.error_code == quinn::TransportErrorCode::APPLICATION_ERROR)
 }

@@ -18,7 +18,7 @@ use super::super::{Connection, ConnectionError, Settings};
 use super::ALPN;
 use super::connection::Shared;
 use super::greeting::{Purpose, Ticket};
-use super::handshake::{self, LIMIT};
+use super::handshake::{self, HandshakeError, LIMIT};
 use super::keeper::LANES;
 use super::mux::Side;
 use super::setup::{Greeter, prepare};
@@ -109,7 +109,8 @@ impl TlsIncoming {
         self.remote
     }
 
-    /// The handshake. `None`: it was a lane of a connection that is up, and is with it now.
+    /// The handshake. `None`: it was a lane of a connection that is up, and is with it now; or the peer left without a
+    /// word, as one that tried several ways at once, or only looked whether the port is open.
     pub(crate) async fn handshake(self) -> Result<Option<Connection>, ConnectionError> {
         let shaken = timeout(LIMIT, meet(&self.port, self.socket)).await;
         shaken.map_err(|_| ConnectionError::Lost("the handshake took too long".to_owned()))?
@@ -118,7 +119,13 @@ impl TlsIncoming {
 
 async fn meet(port: &Arc<Port>, socket: TcpStream) -> Result<Option<Connection>, ConnectionError> {
     prepare(&socket, port.settings);
-    let secured = handshake::server(socket, port.config.load_full()).await?;
+    let secured = match handshake::server(socket, port.config.load_full()).await {
+        Err(HandshakeError::Io(error)) => {
+            tracing::debug!(%error, "a peer left during the handshake");
+            return Ok(None);
+        }
+        secured => secured?,
+    };
     // Most connections are links or lanes of links with several; a lane's buffers are lent later.
     let mut greeter = Greeter::new(secured, Size::Large, port.settings)?;
     let greeting = greeter.hear().await?;
