@@ -264,9 +264,20 @@ fn source(known: &str, node: &Node, key: &str, diagnoses: &mut Vec<Diagnosis>) -
 #[serde(default, deny_unknown_fields)]
 pub struct GroupDocument {
     /// Addresses.
+    #[serde(deserialize_with = "or_none")]
     pub targets: Vec<String>,
     /// Labels of all of them.
+    #[serde(deserialize_with = "or_none")]
     pub labels: Labels,
+}
+
+/// `null`, as programs in Go write an empty list or map, is none.
+fn or_none<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 impl GroupDocument {
@@ -465,7 +476,7 @@ fn kubernetes(node: &Node, key: &str, diagnoses: &mut Vec<Diagnosis>) -> Option<
     let selectors = document.selectors.unwrap_or_default();
     let allowed: &[Role] = match role {
         Role::Node => &[Role::Node],
-        Role::Pod => &[Role::Pod],
+        Role::Pod => &[Role::Pod, Role::Node],
         Role::Service => &[Role::Service],
         Role::Endpoints => &[Role::Endpoints, Role::Service, Role::Pod],
         Role::EndpointSlice => &[Role::EndpointSlice, Role::Service, Role::Pod],

@@ -214,7 +214,10 @@ impl<'de> Deserialize<'de> for Labels {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Labels, A::Error> {
                 let mut pairs: Vec<(String, String)> = Vec::new();
-                while let Some(pair) = map.next_entry()? {
+                while let Some(pair) = map.next_entry::<String, String>()? {
+                    if pair.0.is_empty() {
+                        return Err(serde::de::Error::custom("the name of a label is empty"));
+                    }
                     pairs.push(pair);
                 }
                 Ok(Labels::of(

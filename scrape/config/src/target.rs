@@ -206,12 +206,13 @@ impl Target {
             }
         }
         let path = self.labels.get(METRICS_PATH);
+        let host = escaped_host(self.labels.get(ADDRESS));
         let mut url = match self.labels.get(SCHEME) {
             // As Go writes a URL without one; nobody can scrape it, and it says so.
-            "" => format!("//{}", self.labels.get(ADDRESS)),
-            scheme => format!("{scheme}://{}", self.labels.get(ADDRESS)),
+            "" => format!("//{host}"),
+            scheme => format!("{scheme}://{host}"),
         };
-        if !path.starts_with('/') {
+        if !path.is_empty() && !path.starts_with('/') {
             url.push('/');
         }
         url.push_str(&escaped_path(path));
@@ -245,14 +246,21 @@ impl Target {
 
 /// A path as a URL holds it. A `?` belongs to the path: parameters are given in another way.
 fn escaped_path(path: &str) -> String {
-    let mut escaped = String::with_capacity(path.len());
-    for byte in path.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => escaped.push(char::from(byte)),
-            b'-' | b'_' | b'.' | b'~' | b'/' | b'$' | b'&' | b'+' | b',' | b':' | b';' | b'=' | b'@' => {
-                escaped.push(char::from(byte));
-            }
-            other => escaped.push_str(&format!("%{other:02X}")),
+    escaped(path, b"-_.~/$&+,:;=@")
+}
+
+/// A host as Go writes it into a URL.
+fn escaped_host(host: &str) -> String {
+    escaped(host, b"-_.~!$&'()*+,;=:[]<>\"")
+}
+
+/// Everything but letters, digits and these as `%41`.
+fn escaped(text: &str, kept: &[u8]) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte.is_ascii_alphanumeric() || kept.contains(&byte) {
+            true => escaped.push(char::from(byte)),
+            false => escaped.push_str(&format!("%{byte:02X}")),
         }
     }
     escaped

@@ -82,7 +82,8 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         .count();
     let number: f64 = text[..digits].parse().map_err(|_| help())?;
     let power = match text[digits..].trim() {
-        "" | "B" => 0,
+        "" if number == 0.0 => 0,
+        "B" => 0,
         "KB" | "KiB" => 1,
         "MB" | "MiB" => 2,
         "GB" | "GiB" => 3,
@@ -242,7 +243,9 @@ mod tests {
     fn sizes_are_powers_of_1024() {
         assert_eq!(parse_size("10MB"), Ok(10 << 20));
         assert_eq!(parse_size("1KiB"), Ok(1024));
-        assert_eq!(parse_size("7"), Ok(7));
+        assert_eq!(parse_size("7B"), Ok(7));
+        assert_eq!(parse_size("0"), Ok(0));
+        assert!(parse_size("7").is_err());
         assert!(parse_size("MB").is_err());
         assert!(parse_size("10 potatoes").is_err());
     }

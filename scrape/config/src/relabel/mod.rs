@@ -206,8 +206,8 @@ impl Rule {
             Action::KeepEqual => return labels.get(target) == self.joined(labels),
             Action::DropEqual => return labels.get(target) != self.joined(labels),
             Action::Replace => self.replace(labels),
-            Action::Lowercase => labels.set(target, &self.joined(labels).to_lowercase()),
-            Action::Uppercase => labels.set(target, &self.joined(labels).to_uppercase()),
+            Action::Lowercase => labels.set(target, &lower(&self.joined(labels))),
+            Action::Uppercase => labels.set(target, &upper(&self.joined(labels))),
             Action::HashMod => {
                 let hash = hash_mod(&self.joined(labels), self.text.modulus);
                 labels.set(target, &hash.to_string());
@@ -249,6 +249,31 @@ impl Rule {
             labels.set(&name, &value);
         }
     }
+}
+
+/// In lower case, letter by letter as Go does it: the standard library's text would end a word in another sigma.
+fn lower(text: &str) -> String {
+    let simple = |c: char| c.to_lowercase().next().unwrap_or(c);
+    text.chars().map(simple).collect()
+}
+
+/// In upper case, letter by letter as Go does it: what would become several letters stays as it is, and what has a form
+/// for titles gets that.
+fn upper(text: &str) -> String {
+    let simple = |c: char| {
+        let mut all = c.to_uppercase();
+        match (all.next(), all.next()) {
+            (Some(one), None) => one,
+            _ => match c {
+                '\u{1f80}'..='\u{1f87}' | '\u{1f90}'..='\u{1f97}' | '\u{1fa0}'..='\u{1fa7}' => {
+                    char::from_u32(u32::from(c) + 8).unwrap_or(c)
+                }
+                '\u{1fb3}' | '\u{1fc3}' | '\u{1ff3}' => char::from_u32(u32::from(c) + 9).unwrap_or(c),
+                _ => c,
+            },
+        }
+    };
+    text.chars().map(simple).collect()
 }
 
 /// Prometheus' `hashmod`: the last eight bytes of MD5, modulo.

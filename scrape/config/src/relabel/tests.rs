@@ -225,3 +225,16 @@ fn says_everything_that_is_wrong_with_its_line() {
         ]
     );
 }
+
+#[test]
+fn cases_are_changed_letter_by_letter() {
+    expect(
+        "[{source_labels: [a], target_label: up, action: uppercase}, {source_labels: [a], target_label: low, action: lowercase}]",
+        &[("a", "straße ΟΔΟΣ İ ᾳ")],
+        Some(&[
+            ("a", "straße ΟΔΟΣ İ ᾳ"),
+            ("low", "straße οδοσ i ᾳ"),
+            ("up", "STRAßE ΟΔΟΣ İ ᾼ"),
+        ]),
+    );
+}
