@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use karez_allocation::{Allocation, Found, Job, Outcome, StrategyKind};
+use karez_allocation::{Allocation, Copy, Found, Job, Outcome, StrategyKind};
 use karez_document::Document;
 use karez_lifecycle::Shutdown;
 use karez_scrape::config::ScrapeConfig;
@@ -15,6 +15,8 @@ use crate::AllocatorOptions;
 use crate::collectors::{self, Seen};
 use crate::config::AllocatorConfig;
 use crate::kubernetes::resources::{self, Resources};
+use crate::kubernetes::rights::{self, Needs};
+use crate::lease::Standing;
 use crate::metrics::Event;
 use crate::shared::{Said, Served, Shared, now};
 
@@ -33,6 +35,8 @@ pub(crate) struct Engine {
     collectors: watch::Receiver<Vec<Seen>>,
     resources: watch::Receiver<Resources>,
     jobs: Vec<ScrapeConfig>,
+    /// What has to be allowed.
+    needs: watch::Sender<Needs>,
 }
 
 impl Engine {
@@ -57,6 +61,40 @@ impl Engine {
             shared,
             shutdown,
             jobs: Vec::new(),
+            needs: watch::Sender::new(Needs::default()),
+        }
+    }
+
+    /// Asks what it may not do that it has to.
+    fn ask_for_rights(&self) {
+        if let Some(client) = self.client.clone() {
+            let (needs, shared) = (self.needs.subscribe(), self.shared.clone());
+            tokio::spawn(rights::watch(client, needs, shared, self.shutdown.clone()));
+        }
+    }
+
+    /// Begins to remember what changes, for others.
+    fn keep_journal(&self) {
+        if self.shared.peers.is_some() {
+            let first = u64::try_from(now().as_nanos()).unwrap_or(u64::MAX);
+            self.shared.write().keep_journal(first);
+        }
+    }
+
+    /// Does as the leader did, unless it decides by itself by now.
+    fn take_copy(&self, leader: &str, copy: &Copy) {
+        let follows = self.shared.leader().is_some_and(|peer| peer.identity == leader);
+        if follows {
+            let outcome = self.change("follow", |allocation| allocation.follow(copy));
+            self.shared.has_copy();
+            tracing::debug!(moved = outcome.moved, whole = copy.whole, "as the leader has it");
+        }
+    }
+
+    /// Another leads, or this one.
+    fn take_standing(&self, standing: &Standing) {
+        if *standing == Standing::Leads {
+            self.shared.write().lead();
         }
     }
 
@@ -65,6 +103,9 @@ impl Engine {
         let Some(mut heard) = self.shared.hear() else {
             return;
         };
+        self.keep_journal();
+        self.ask_for_rights();
+        let mut standing = self.shared.standing.subscribe();
         self.take_jobs();
         let mut wake = self.take_collectors();
         let mut even = tokio::time::interval(self.config.rebalance.max(Duration::from_secs(1)));
@@ -82,6 +123,11 @@ impl Engine {
                     while all.len() < 1024 && let Ok(said) = heard.try_recv() {
                         all.push(said);
                     }
+                    for said in &all {
+                        if let Said::Copied(leader, copy) = said {
+                            self.take_copy(leader, copy);
+                        }
+                    }
                     self.take_said(all);
                 }
                 Ok(()) = self.collectors.changed() => {}
@@ -90,8 +136,11 @@ impl Engine {
                     self.shared.metrics.event(Event::PrometheusResources);
                     self.take_jobs();
                 }
+                Ok(()) = standing.changed() => self.take_standing(&standing.borrow_and_update().clone()),
                 Ok(()) = document.changed() => self.take_document(&mut document),
-                _ = even.tick() => self.rebalance(),
+                _ = even.tick() => if self.shared.leads() {
+                    self.rebalance();
+                },
                 () = tokio::time::sleep(waits) => {}
             }
             wake = self.take_collectors().min(self.tick());
@@ -133,6 +182,7 @@ impl Engine {
                 }
                 Said::Asked(job, collector) => allocation.asked(&job, &collector, now),
                 Said::Samples(samples) => allocation.weigh(samples),
+                Said::Copied(..) => {}
             }
         }
     }
@@ -209,6 +259,9 @@ impl Engine {
         if *self.shared.served() != served {
             self.shared.serve(served);
         }
+        let needs = Needs::of(&self.config, &jobs);
+        self.needs
+            .send_if_modified(|before| std::mem::replace(before, needs.clone()) != needs);
         self.jobs = jobs;
     }
 
@@ -228,12 +281,19 @@ impl Engine {
             return;
         };
         self.shared.metrics.event(Event::ConfigMap);
-        if (&config.listen, &config.https) != (&self.config.listen, &self.config.https) {
-            tracing::warn!("other addresses or certificates are used after a restart only");
+        let fixed = |config: &AllocatorConfig| {
+            let AllocatorConfig {
+                listen, https, lease, ..
+            } = config;
+            (listen.clone(), https.clone(), lease.clone())
+        };
+        if fixed(&config) != fixed(&self.config) {
+            tracing::warn!("other addresses, certificates or another Lease are used after a restart only");
         }
         if config.settings != self.config.settings {
             let revision = self.shared.read().revision();
             *self.shared.write() = Allocation::after(config.settings.clone(), revision);
+            self.keep_journal();
             // Nobody knows any more what is known: everything is found again.
             let context = Context {
                 net: self.options.net.clone(),

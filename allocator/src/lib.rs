@@ -7,8 +7,10 @@
 //! Pods, a file or a list ──▶ collectors ─────────────────▶ └────────────┘ ─▶ /explain, a page, /metrics
 //! ```
 //!
+//! Of several allocators one decides, who holds a Lease; the others copy its assignment and pass questions on to it.
 //! The engine alone changes the allocation; HTTP reads it and passes on what collectors say.
 
+mod among_others;
 mod collectors;
 mod config;
 mod engine;
@@ -16,8 +18,10 @@ mod explain;
 mod http;
 
 mod kubernetes;
+mod lease;
 mod metrics;
 mod monitors;
+mod peers;
 mod shared;
 
 use std::path::PathBuf;
@@ -95,8 +99,18 @@ pub async fn run(options: AllocatorOptions, shutdown: Shutdown) -> Result<(), Al
         tracing::warn!(%diagnosis, "the configuration is not as it should be");
     }
     let client = kubernetes::client_for(&config, options.client.clone()).await?;
-    let shared = Arc::new(shared::Shared::new(config.settings.clone()));
+    let identity = among_others::identity();
+    let peers = config
+        .lease
+        .is_some()
+        .then(|| peers::Peers::new(options.net.clone(), identity.clone(), config.https.clone()));
+    let shared = Arc::new(shared::Shared::new(config.settings.clone(), peers));
     let plain = options.net.listen_tcp(&config.listen).await?;
+    let mut own = lease::Peer {
+        identity,
+        http: among_others::address(&plain, config.lease.as_ref()),
+        https: None,
+    };
     for address in plain.local_addrs() {
         tracing::info!(%address, strategy = %config.settings.strategy, "the allocator listens");
     }
@@ -110,7 +124,12 @@ pub async fn run(options: AllocatorOptions, shutdown: Shutdown) -> Result<(), Al
         for address in listener.local_addrs() {
             tracing::info!(%address, "the allocator listens for mutual TLS");
         }
+        let address = among_others::address(&listener, config.lease.as_ref());
+        own.https = Some(address).filter(|address| !address.is_empty());
         serving.spawn(http::serve(listener, Some(tls), shared.clone(), shutdown.clone()));
+    }
+    if let (Some(lease), Some(client)) = (config.lease.clone(), client.clone()) {
+        among_others::seek(lease, own, client, &shared, &mut serving, &shutdown);
     }
     let engine = engine::Engine::new(config, options, client, shared, shutdown.clone());
     engine.run(document).await;

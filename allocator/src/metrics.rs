@@ -104,8 +104,23 @@ impl Metrics {
     }
 
     /// Everything, as Prometheus' text.
-    pub(crate) fn text(&self, allocation: &Allocation, served: &Served) -> String {
+    pub(crate) fn text(
+        &self,
+        allocation: &Allocation,
+        served: &Served,
+        leads: bool,
+        lacking: &str,
+    ) -> String {
         let mut page = Page::default();
+        page.head(
+            "rights_missing",
+            "gauge",
+            "Rules that roles of this ServiceAccount lack.",
+        );
+        let rules = lacking.lines().filter(|line| line.starts_with('-')).count();
+        page.value("rights_missing", rules as u64);
+        page.head("leading", "gauge", "Whether this allocator decides, not another.");
+        page.value("leading", u64::from(leads));
         page.collectors(allocation);
         page.targets(allocation, served);
         let figures = self.0.lock().unwrap_or_else(PoisonError::into_inner);

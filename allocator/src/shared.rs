@@ -1,10 +1,11 @@
 //! What the engine writes and HTTP reads.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use karez_allocation::{Allocation, Settings};
+use karez_allocation::{Allocation, Copy, Settings};
 use karez_scrape::config::ScrapeConfig;
 use karez_scrape::config::write::to_json;
 use serde_json::{Map, Value};
@@ -12,7 +13,9 @@ use tokio::sync::{mpsc, watch};
 use xxhash_rust::xxh64::xxh64;
 
 use crate::http::body::gzip;
+use crate::lease::{Peer, Standing};
 use crate::metrics::Metrics;
+use crate::peers::Peers;
 
 /// What a collector says.
 #[derive(Debug)]
@@ -23,10 +26,15 @@ pub(crate) enum Said {
     Asked(String, String),
     /// Samples that scrapes gave, by identity.
     Samples(Vec<(u64, u32)>),
+    /// What the allocator of that name, which leads, has of who has what.
+    Copied(String, Copy),
 }
 
 /// More than this that nobody has heard yet waits at its sender, or is said again later.
 const WAITING: usize = 1024;
+
+/// Who cannot follow a leader for so long after its start answers without.
+const ALONE: Duration = Duration::from_secs(30);
 
 /// Everything that several tasks see.
 pub(crate) struct Shared {
@@ -37,6 +45,15 @@ pub(crate) struct Shared {
     /// Tells revisions of this run from those of another.
     pub(crate) epoch: String,
     pub(crate) metrics: Metrics,
+    /// How it stands among others.
+    pub(crate) standing: watch::Sender<Standing>,
+    /// What others are asked with, if there are any.
+    pub(crate) peers: Option<Peers>,
+    /// The rules that this ServiceAccount lacks, as roles have them.
+    lacking: RwLock<String>,
+    /// Whether it has what the leader has; without a leader it needs nothing.
+    copied: AtomicBool,
+    started: Instant,
     said: mpsc::Sender<Said>,
     heard: std::sync::Mutex<Option<mpsc::Receiver<Said>>>,
 }
@@ -107,15 +124,24 @@ impl Served {
 }
 
 impl Shared {
-    pub(crate) fn new(settings: Settings) -> Self {
+    pub(crate) fn new(settings: Settings, peers: Option<Peers>) -> Self {
         let (said, heard) = mpsc::channel(WAITING);
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let standing = match peers {
+            Some(_) => Standing::Unknown,
+            None => Standing::Leads,
+        };
         Shared {
             allocation: RwLock::new(Allocation::new(settings)),
             served: RwLock::default(),
             revision: watch::Sender::new(1),
             epoch: format!("{:x}", started.as_nanos()),
             metrics: Metrics::default(),
+            standing: watch::Sender::new(standing),
+            peers,
+            lacking: RwLock::default(),
+            copied: AtomicBool::new(false),
+            started: Instant::now(),
             said,
             heard: std::sync::Mutex::new(Some(heard)),
         }
@@ -144,6 +170,42 @@ impl Shared {
     pub(crate) fn serve(&self, served: Served) {
         *self.served.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(served);
         self.revision.send_modify(|_| {});
+    }
+
+    /// The one who is to be asked instead of this one.
+    pub(crate) fn leader(&self) -> Option<Peer> {
+        match &*self.standing.borrow() {
+            Standing::Follows(leader) => leader.clone(),
+            Standing::Leads | Standing::Unknown => None,
+        }
+    }
+
+    /// Whether it decides.
+    pub(crate) fn leads(&self) -> bool {
+        *self.standing.borrow() == Standing::Leads
+    }
+
+    /// The rules that this ServiceAccount lacks.
+    pub(crate) fn lacking(&self) -> String {
+        self.lacking
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(crate) fn set_lacking(&self, rules: String) {
+        *self.lacking.write().unwrap_or_else(PoisonError::into_inner) = rules;
+    }
+
+    /// It has what the leader has.
+    pub(crate) fn has_copy(&self) {
+        self.copied.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether its answers are worth asking for: one that has just started has first what the leader has.
+    pub(crate) fn is_ready(&self) -> bool {
+        let agrees = self.leads() || self.copied.load(Ordering::Relaxed);
+        self.served().ready && (agrees || self.started.elapsed() > ALONE)
     }
 
     /// Passes on what a collector says; the engine hears it soon.

@@ -172,7 +172,33 @@ async fn answers_as_the_original_does() {
         .await
         .expect("it answers");
     assert_eq!(same.status, StatusCode::NOT_MODIFIED);
+    let found = |text: &[u8], what: &str| String::from_utf8_lossy(text).contains(what);
+    let html = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static("text/html,*/*"))]);
+    let shown = running.get("/scrape_configs", &html).await.expect("it answers");
+    assert!(found(&shown.body, "<table>") && !found(&shown.body, "hidden"));
+    let shown = running.get("/debug/targets", &html).await.expect("it answers");
+    assert!(found(&shown.body, "h:3") && !found(&shown.body, "gone:1"));
+    let text = String::from_utf8_lossy(&shown.body);
+    let hash = text
+        .split("target_hash=")
+        .nth(1)
+        .and_then(|rest| rest.split('"').next());
+    let path = format!("/debug/target?target_hash={}", hash.expect("targets are linked"));
+    let shown = running.get(&path, &html).await.expect("it answers");
+    assert!(found(&shown.body, "__meta_filepath"), "{path}");
     for (path, status) in [
+        ("/debug/jobs", 200),
+        ("/debug/scrape_configs", 200),
+        ("/debug/collector?collector_id=c-0", 200),
+        ("/debug/collector?collector_id=none", 404),
+        ("/debug/collector", 400),
+        ("/debug/job?job_id=a%2Fb+c", 200),
+        ("/debug/job?job_id=none", 404),
+        ("/debug/job", 400),
+        ("/debug/target?target_hash=1", 404),
+        ("/debug/target?target_hash=x", 400),
+        ("/debug/target", 400),
+        ("/debug/none", 404),
         ("/livez", 200),
         ("/readyz", 200),
         ("/metrics", 200),

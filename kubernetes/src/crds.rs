@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 /// `spec.config` is text or an object, and one type reads both.
 #[must_use]
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    [collector(), jaeger()]
+    [collector(), jaeger(), target_allocator()]
         .into_iter()
         .map(|value| serde_json::from_value(value).expect("the literals below are well-formed definitions"))
         .collect()
@@ -138,6 +138,46 @@ fn jaeger() -> Value {
     })
 }
 
+fn target_allocator() -> Value {
+    let spec = json!({
+        "type": "object",
+        "x-kubernetes-preserve-unknown-fields": true,
+        "properties": {
+            "replicas": {"type": "integer", "format": "int32"},
+            "image": {"type": "string"},
+            "serviceAccount": {"type": "string"},
+            "managementState": {"type": "string", "enum": ["managed", "unmanaged"]},
+            "allocationStrategy": {"type": "string"},
+            "filterStrategy": {"type": "string"},
+            "scrapeConfigs": {"type": "array", "items": open()},
+            "global": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+        },
+    });
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "targetallocators.opentelemetry.io"},
+        "spec": {
+            "group": "opentelemetry.io",
+            "scope": "Namespaced",
+            "names": {
+                "kind": "TargetAllocator", "listKind": "TargetAllocatorList",
+                "plural": "targetallocators", "singular": "targetallocator",
+            },
+            "versions": [{
+                "name": "v1alpha1", "served": true, "storage": true,
+                "schema": schema(&spec),
+                "subresources": {"status": {}},
+                "additionalPrinterColumns": [
+                    column("Age", "date", ".metadata.creationTimestamp"),
+                    column("Image", "string", ".status.image"),
+                    column("Management", "string", ".spec.managementState"),
+                ],
+            }],
+        },
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,12 +185,13 @@ mod tests {
     #[test]
     fn definitions_keep_what_they_were_written_with() {
         let crds = crds();
-        assert_eq!(crds.len(), 2);
+        assert_eq!(crds.len(), 3);
         let collector = serde_json::to_value(&crds[0]).unwrap();
         assert_eq!(collector, super::collector());
         let versions = collector["spec"]["versions"].as_array().unwrap();
         assert_eq!(versions.iter().filter(|v| v["storage"] == true).count(), 1);
         assert_eq!(serde_json::to_value(&crds[1]).unwrap(), super::jaeger());
+        assert_eq!(serde_json::to_value(&crds[2]).unwrap(), super::target_allocator());
     }
 
     #[test]
@@ -166,6 +207,9 @@ mod tests {
             .filter(|part| !part.is_empty())
             .map(|part| serde_saphyr::from_str(part).unwrap())
             .collect();
-        assert_eq!(read, [super::collector(), super::jaeger()]);
+        assert_eq!(
+            read,
+            [super::collector(), super::jaeger(), super::target_allocator()]
+        );
     }
 }

@@ -133,3 +133,9 @@ pub const SEALED: &str = "karez.dev/sealed";
 pub const TYPE_SEAL: &str = "karez-seal";
 /// Annotation of certificates' Secrets: the hosts they were issued for.
 pub const ISSUED_FOR: &str = "karez.dev/issued-for";
+
+/// Label of a collector: the `TargetAllocator` of its namespace that divides its targets.
+pub const TARGET_ALLOCATOR: &str = "opentelemetry.io/target-allocator";
+/// Annotation of a collector or a `TargetAllocator`: `required` or `off`, where mutual TLS between them is not to be used
+/// just where jobs may hold secrets.
+pub const ALLOCATOR_TLS: &str = "karez.dev/allocator-tls";

@@ -13,6 +13,7 @@ pub mod labels;
 pub mod names;
 mod network_status;
 mod service_definition;
+mod target_allocator;
 
 pub use client::{ClientError, ClientOptions, client};
 pub use collector::{
@@ -28,6 +29,7 @@ pub use network_status::{
 pub use service_definition::{
     DefinitionError, ORIGIN_ANNOTATION, PortSpecError, ServiceDefinition, ServiceTarget, parse_port_list,
 };
+pub use target_allocator::{TargetAllocator, TargetAllocatorSpec, TargetAllocatorStatus};
 
 /// Field manager of everything the site-level controller applies.
 pub const FIELD_MANAGER_SITE: &str = "karez-site-controller";

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use karez_kubernetes::{FIELD_MANAGER_SITE, Jaeger, OpenTelemetryCollector, labels};
+use karez_kubernetes::{FIELD_MANAGER_SITE, Jaeger, OpenTelemetryCollector, TargetAllocator, labels};
 use karez_lifecycle::Shutdown;
 use karez_net::Net;
 use kube::core::ApiResource;
@@ -19,7 +19,7 @@ use crate::issue::{Issuer, OrderError};
 use crate::object::{ObjectRef, Strings, reference};
 use crate::options::{RunError, SiteControllerOptions};
 use crate::plan::{self, CertificateKind, Note, Plan};
-use crate::site_config::SiteConfig;
+use crate::site_config::{Lifetimes, SiteConfig};
 use crate::snapshot::SiteSnapshot;
 use crate::watch::{Broken, Select, Store, Watches};
 use crate::{sidecar_notes, webhook};
@@ -75,6 +75,7 @@ struct Controller {
     secrets: [Store<Secret>; 2],
     made: Vec<(ObjectRef, Store<Value>)>,
     collectors: Store<OpenTelemetryCollector>,
+    allocators: Store<TargetAllocator>,
     jaegers: Store<Jaeger>,
     deployments: Store<Deployment>,
     fresh: BTreeMap<(String, String), (Instant, Secret)>,
@@ -108,6 +109,7 @@ impl Controller {
                 watches.add(Select::labels(labels::MANAGED)),
             ],
             collectors: watches.add(Select::ALL),
+            allocators: watches.add(Select::ALL),
             jaegers: watches.add(Select::ALL),
             deployments: watches.add(Select::ALL),
             made,
@@ -132,8 +134,10 @@ impl Controller {
                     }
                 }
                 _ = look_again.tick() => {
-                    for namespace in self.sites.namespaces() {
-                        dirty.mark(&namespace);
+                    let of_allocators = self.allocators.namespaces();
+                    let others = self.collectors.namespaces();
+                    for namespace in self.sites.namespaces().union(&of_allocators).chain(&others) {
+                        dirty.mark(namespace);
                     }
                 }
             }
@@ -177,16 +181,7 @@ impl Controller {
         let snapshot = self.snapshot(namespace);
         let mut plan = plan::site::plan(&snapshot, now);
         let managed = self.managed(namespace);
-        let mut sidecars = Vec::new();
-        for collector in self.collectors.of(namespace) {
-            let around = plan::collector::Surroundings {
-                managed: &managed,
-                replicas: self.replicas(namespace, &format!("{}-collector", collector.name_any())),
-                legacy_otlp: self.legacy_otlp,
-            };
-            plan.extend(plan::collector::plan(&collector, around));
-            sidecars.push((*collector).clone());
-        }
+        let sidecars = self.plan_collectors(&snapshot, &managed, now, &mut plan);
         for jaeger in self.jaegers.of(namespace) {
             let ready = self
                 .replicas(namespace, &jaeger.name_any())
@@ -204,6 +199,41 @@ impl Controller {
         plan.notes
             .extend(broken.map(|broken| unreadable("jaegertracing.io/v1", "Jaeger", &broken)));
         (plan, snapshot)
+    }
+
+    /// Plans the collectors of a namespace and the target allocators that are declared beside them.
+    fn plan_collectors(
+        &self,
+        snapshot: &SiteSnapshot,
+        managed: &[(ObjectRef, Strings)],
+        now: Timestamp,
+        plan: &mut Plan,
+    ) -> Vec<OpenTelemetryCollector> {
+        let namespace = &snapshot.namespace;
+        let (collectors, allocators) = (self.collectors.of(namespace), self.allocators.of(namespace));
+        let mut around = plan::collector::Surroundings {
+            managed,
+            replicas: None,
+            legacy_otlp: self.legacy_otlp,
+            collectors: &collectors,
+            allocators: &allocators,
+            issuing: plan::target_allocator::Issuing {
+                secrets: &snapshot.secrets,
+                overlap: lifetimes(snapshot).overlap,
+                now,
+            },
+        };
+        for collector in &collectors {
+            around.replicas = self.replicas(namespace, &format!("{}-collector", collector.name_any()));
+            plan.extend(plan::collector::plan(collector, around));
+        }
+        for allocator in &allocators {
+            plan.extend(plan::target_allocator::plan(allocator, &around));
+        }
+        let broken = self.allocators.broken(namespace).into_iter();
+        plan.notes
+            .extend(broken.map(|broken| unreadable("opentelemetry.io/v1alpha1", "TargetAllocator", &broken)));
+        collectors.iter().map(|collector| (**collector).clone()).collect()
     }
 
     fn snapshot(&mut self, namespace: &str) -> SiteSnapshot {
@@ -331,6 +361,7 @@ impl Controller {
     fn live_resource(&self, object: &ObjectRef) -> Option<Value> {
         let value = match object.kind.as_str() {
             "Jaeger" => serde_json::to_value(self.jaegers.get(&object.namespace, &object.name)?),
+            "TargetAllocator" => serde_json::to_value(self.allocators.get(&object.namespace, &object.name)?),
             _ => serde_json::to_value(self.collectors.get(&object.namespace, &object.name)?),
         };
         value.ok()
@@ -342,18 +373,19 @@ impl Controller {
         snapshot: &SiteSnapshot,
         now: Timestamp,
     ) -> Result<(), ApplyError> {
-        let config = snapshot.site.as_ref().map(SiteConfig::read);
-        let lifetimes = config.map(|config| config.lifetimes).unwrap_or_default();
-        let mut issuer = Issuer::new(&snapshot.secrets, now).lasting(lifetimes);
+        let mut issuer = Issuer::new(&snapshot.secrets, now).lasting(lifetimes(snapshot));
         for order in &plan.certificates {
             let secret = match issuer.certificate(order) {
                 Ok(secret) => secret,
                 Err(error) => {
-                    plan.notes.extend(site_note(
-                        snapshot,
-                        "CertificateNotIssued",
-                        Chain(&error).to_string(),
-                    ));
+                    let message = Chain(&error).to_string();
+                    tracing::warn!(
+                        namespace = order.namespace,
+                        message,
+                        "a certificate is not issued"
+                    );
+                    plan.notes
+                        .extend(site_note(snapshot, "CertificateNotIssued", message));
                     continue;
                 }
             };
@@ -448,6 +480,12 @@ impl Controller {
         self.look_again(key.0.clone(), FRESH);
         self.fresh.insert(key, (Instant::now(), secret));
     }
+}
+
+/// How long what is issued in a namespace is valid.
+fn lifetimes(snapshot: &SiteSnapshot) -> Lifetimes {
+    let config = snapshot.site.as_ref().map(SiteConfig::read);
+    config.map(|config| config.lifetimes).unwrap_or_default()
 }
 
 fn secret_note(secret: &Secret, reason: &'static str, error: &OrderError) -> Note {

@@ -14,6 +14,7 @@ use crate::lists::Slot;
 use crate::moves::Settling;
 use crate::seats::{NOBODY, Seat, Seats};
 use crate::settings::{Settings, StrategyKind};
+use crate::share::{Guide, Journal};
 use crate::strategy::{PARTITIONS, Strategy};
 
 /// Labels that name a target's node, in the order in which they are asked.
@@ -82,6 +83,10 @@ pub struct Allocation {
     pub(crate) staying: HashMap<Slot, Seat, std::hash::BuildHasherDefault<Identity>>,
     pub(crate) settling: VecDeque<Settling>,
     pub(crate) revision: u64,
+    /// What changed, for allocators that do as this one does.
+    pub(crate) journal: Option<Journal>,
+    /// What an allocator says that leads this one.
+    pub(crate) guide: Option<Guide>,
     nodes: HashMap<Arc<str>, u32>,
 }
 
@@ -109,6 +114,8 @@ impl Allocation {
             staying: HashMap::default(),
             settling: VecDeque::new(),
             revision: 1,
+            journal: None,
+            guide: None,
             nodes: HashMap::new(),
         }
     }

@@ -22,9 +22,11 @@ mod moves;
 pub mod presence;
 mod seats;
 mod settings;
+mod share;
 mod strategy;
 
 pub use allocation::{Allocation, Found, Held, Job, Outcome};
 pub use explain::{Explanation, Step, Where};
 pub use seats::{Collector, Standing};
 pub use settings::{Settings, StrategyKind, UnknownStrategy};
+pub use share::{Copy, CopyError, Place};

@@ -52,9 +52,14 @@ impl Allocation {
     fn reassign(&mut self) -> usize {
         let mut again: Vec<(u64, Slot)> = Vec::new();
         for (slot, entry) in self.entries.iter() {
-            let keeps = entry.owner != NOBODY
-                && self.seats.is_serving(entry.owner)
-                && self.strategy.keeps(&self.settings, &self.seats, entry);
+            let keeps = match self.guided(entry.identity) {
+                Some(seat) => entry.owner == seat,
+                None => {
+                    entry.owner != NOBODY
+                        && self.seats.is_serving(entry.owner)
+                        && self.strategy.keeps(&self.settings, &self.seats, entry)
+                }
+            };
             if !keeps {
                 again.push((entry.identity, slot));
             }
@@ -92,6 +97,9 @@ impl Allocation {
 
     /// Gives a target to who should have it; whether that is another than before.
     pub(crate) fn assign(&mut self, slot: Slot) -> bool {
+        if let Some(moved) = self.obey(slot) {
+            return moved;
+        }
         let Some(entry) = self.entries.get(slot) else {
             return false;
         };
@@ -130,7 +138,8 @@ impl Allocation {
     }
 
     /// The one who has it keeps it for the time being.
-    fn stay(&mut self, slot: Slot, job: u32, had: Seat, to: Seat) {
+    pub(crate) fn stay(&mut self, slot: Slot, job: u32, had: Seat, to: Seat) {
+        self.note_place(slot);
         let (revision, mark) = (self.revision, self.mark(slot));
         self.staying.insert(slot, had);
         if let Some(member) = self.seats.get_mut(had) {
@@ -149,7 +158,8 @@ impl Allocation {
     }
 
     /// Puts a target into a collector's list.
-    fn take(&mut self, slot: Slot, seat: Seat) {
+    pub(crate) fn take(&mut self, slot: Slot, seat: Seat) {
+        self.note_place(slot);
         let (revision, mark) = (self.revision, self.mark(slot));
         let (Some(entry), Some(member)) = (self.entries.get_mut(slot), self.seats.get_mut(seat)) else {
             return;
@@ -166,6 +176,7 @@ impl Allocation {
 
     /// Takes a target from everybody.
     pub(crate) fn vacate(&mut self, slot: Slot) {
+        self.note_place(slot);
         self.let_go(slot);
         let (revision, mark) = (self.revision, self.mark(slot));
         let Some(entry) = self.entries.get_mut(slot) else {
@@ -196,6 +207,7 @@ impl Allocation {
         let Some(holder) = self.staying.remove(&slot) else {
             return;
         };
+        self.note_place(slot);
         let (revision, mark) = (self.revision, self.mark(slot));
         let Some(entry) = self.entries.get(slot) else {
             return;
@@ -313,6 +325,9 @@ impl Allocation {
                     false => (count + 1, sum),
                 };
                 job.known = (count, sum + after);
+            }
+            if after != before || !measured {
+                self.note_place(slot);
             }
         }
     }

@@ -101,17 +101,13 @@ fn owners(allocation: &Allocation) -> BTreeMap<u64, Option<String>> {
 }
 
 /// Every target has one owner who lists it, and at most one other who lists it until the owner has it.
-fn check(allocation: &Allocation) {
+fn check_lists(allocation: &Allocation) {
     let owners = owners(allocation);
     assert_eq!(owners.len(), allocation.targets());
     let names: Vec<String> = allocation
         .collectors()
         .map(|(name, ..)| name.to_owned())
         .collect();
-    let serving = allocation
-        .collectors()
-        .filter(|(_, _, standing, ..)| *standing == Standing::Serving)
-        .count();
     let mut listed: BTreeMap<u64, Vec<&str>> = BTreeMap::new();
     for name in &names {
         for job in allocation.job_names() {
@@ -143,6 +139,16 @@ fn check(allocation: &Allocation) {
     }
     assert!(listed.is_empty(), "targets that are gone are listed: {listed:?}");
     assert_eq!(transit, allocation.in_transit());
+}
+
+/// The same, and nobody is without an owner who could have one.
+fn check(allocation: &Allocation) {
+    check_lists(allocation);
+    let owners = owners(allocation);
+    let serving = allocation
+        .collectors()
+        .filter(|(_, _, standing, ..)| *standing == Standing::Serving)
+        .count();
     let unassigned = owners.values().filter(|owner| owner.is_none()).count();
     assert_eq!(unassigned, allocation.unassigned());
     if serving > 0 && allocation.settings().strategy != StrategyKind::PerNode {
@@ -274,6 +280,44 @@ proptest! {
         }
         check(&world.allocation);
         prop_assert_eq!(world.allocation.in_transit(), 0);
+    }
+
+    /// One that is told what another did has the same places, though it saw neither weights nor what collectors said, and
+    /// takes the lead without a move.
+    #[test]
+    fn who_follows_has_the_same(kind in kind(), steps in proptest::collection::vec((step(), any::<bool>()), 1..40)) {
+        let (mut leader, mut follower) = (world(kind), world(kind));
+        leader.allocation.keep_journal(1000);
+        let mut next = None;
+        let tell = |leader: &World, follower: &mut World, next: &mut Option<u64>| {
+            let copy = leader.allocation.copy(*next).expect("it keeps a journal");
+            let copy = karez_allocation::Copy::from_bytes(&copy.to_bytes()).expect("it was written as one");
+            *next = Some(copy.next);
+            follower.allocation.follow(&copy);
+        };
+        for (step, told) in &steps {
+            leader.take(step);
+            if matches!(step, Step::Found(..) | Step::Collectors(_) | Step::Leaving(_) | Step::Rules(_)) {
+                follower.take(step);
+                check_lists(&follower.allocation);
+            }
+            if *told {
+                tell(&leader, &mut follower, &mut next);
+            }
+        }
+        tell(&leader, &mut follower, &mut next);
+        check_lists(&follower.allocation);
+        prop_assert_eq!(owners(&leader.allocation), owners(&follower.allocation));
+        for (name, ..) in leader.allocation.collectors() {
+            for job in ["a", "b"] {
+                prop_assert_eq!(leader.allocation.tag(job, name), follower.allocation.tag(job, name));
+            }
+        }
+        let before = owners(&follower.allocation);
+        follower.allocation.lead();
+        let present = follower.collectors.clone();
+        prop_assert_eq!(follower.allocation.set_collectors(&present).moved, 0);
+        prop_assert_eq!(owners(&follower.allocation), before);
     }
 
     #[test]

@@ -10,7 +10,9 @@ use karez_scrape::config::values::parse_duration;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
-use super::{AllocatorConfig, Collectors, Flags, Https, LabelSelector, PrometheusResources, Selection};
+use super::{
+    AllocatorConfig, Collectors, Flags, Https, LabelSelector, LeaseConfig, PrometheusResources, Selection,
+};
 
 /// The document. Keys that nobody knows are left alone, as the original leaves them; selectors and `config` are read
 /// apart.
@@ -64,6 +66,10 @@ struct KarezDocument {
     #[serde(deserialize_with = "duration")]
     settle: Option<Duration>,
     weighted: WeightedDocument,
+    lease: Option<String>,
+    #[serde(deserialize_with = "duration")]
+    lease_duration: Option<Duration>,
+    advertise: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -144,6 +150,13 @@ fn meant(node: &Node, flags: &Flags, diagnoses: &mut Vec<Diagnosis>) -> Option<A
         jobs = document::read(config, "config", Options::default(), diagnoses);
     }
     let karez = document.karez.unwrap_or_default();
+    let lease = lease(
+        node,
+        &karez,
+        document.collector_namespace.as_ref(),
+        flags,
+        diagnoses,
+    );
     let collectors = collectors(node, &karez, document.collector_namespace, flags, diagnoses);
     let settings = settings(
         node,
@@ -185,7 +198,50 @@ fn meant(node: &Node, flags: &Flags, diagnoses: &mut Vec<Diagnosis>) -> Option<A
         allow_insecure_secrets: flags.allow_insecure_secrets
             || document.allow_insecure_auth_secrets.unwrap_or(false),
         prometheus,
+        lease,
         jobs,
+    })
+}
+
+/// A Lease lasts so long where nothing else is said, as Kubernetes' own controllers have it.
+const LEASE: Duration = Duration::from_secs(15);
+
+fn lease(
+    node: &Node,
+    karez: &KarezDocument,
+    namespace: Option<&String>,
+    flags: &Flags,
+    diagnoses: &mut Vec<Diagnosis>,
+) -> Option<LeaseConfig> {
+    let name = karez.lease.clone().filter(|name| !name.is_empty())?;
+    let namespace = flags.namespace.as_ref().or(namespace);
+    let namespace = namespace.filter(|namespace| !namespace.is_empty());
+    if namespace.is_none() {
+        let mend = "set OTELCOL_NAMESPACE or `collector_namespace:`";
+        wrong(
+            node,
+            "karez.lease",
+            "nobody says in which namespace the Lease is",
+            mend,
+            diagnoses,
+        );
+    }
+    let duration = karez.lease_duration.unwrap_or(LEASE);
+    if duration < Duration::from_secs(1) || duration > Duration::from_secs(600) {
+        let message = "a Lease lasts from one second to ten minutes";
+        wrong(
+            node,
+            "karez.lease_duration",
+            message,
+            "write such as 15s",
+            diagnoses,
+        );
+    }
+    Some(LeaseConfig {
+        namespace: namespace.cloned().unwrap_or_default(),
+        name,
+        duration,
+        advertise: karez.advertise.clone().filter(|host| !host.is_empty()),
     })
 }
 

@@ -62,6 +62,8 @@ pub struct AllocatorConfig {
     pub allow_insecure_secrets: bool,
     /// Prometheus' custom resources.
     pub prometheus: Option<PrometheusResources>,
+    /// Several allocators of which one leads.
+    pub lease: Option<LeaseConfig>,
     /// The jobs that the document holds.
     pub jobs: Vec<ScrapeConfig>,
 }
@@ -77,6 +79,19 @@ pub struct Https {
     pub cert_file: String,
     /// Its key.
     pub key_file: String,
+}
+
+/// How allocators agree on who leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseConfig {
+    /// The Lease's namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// For how long it is held without being renewed.
+    pub duration: Duration,
+    /// The host by which other allocators reach this one; found by itself without it.
+    pub advertise: Option<String>,
 }
 
 /// Who the collectors are.

@@ -21,6 +21,7 @@ pub(crate) enum Media {
     Html,
     Text,
     Metrics,
+    Bytes,
 }
 
 impl Media {
@@ -30,6 +31,7 @@ impl Media {
             Media::Html => "text/html; charset=utf-8",
             Media::Text => "text/plain; charset=utf-8",
             Media::Metrics => "text/plain; version=0.0.4; charset=utf-8",
+            Media::Bytes => "application/octet-stream",
         })
     }
 }

@@ -5,8 +5,10 @@
 //! ```
 
 pub(crate) mod body;
+mod debug;
 mod lists;
 mod page;
+mod passed;
 mod routes;
 pub(crate) mod tls;
 
@@ -21,6 +23,7 @@ use karez_lifecycle::Shutdown;
 use karez_net::TcpListeners;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::shared::Shared;
@@ -38,13 +41,16 @@ pub(crate) async fn serve(
     shutdown: Shutdown,
 ) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    // They end with this.
+    let mut connections = JoinSet::new();
     loop {
+        while connections.try_join_next().is_some() {}
         let Ok(slot) = slots.clone().acquire_owned().await else {
-            return;
+            break;
         };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = shutdown.triggered() => return,
+            () = shutdown.triggered() => break,
         };
         let stream = match accepted {
             Ok((stream, _)) => stream,
@@ -56,7 +62,7 @@ pub(crate) async fn serve(
         };
         let (shared, shutdown) = (shared.clone(), shutdown.clone());
         let acceptor = tls.as_ref().map(tls::Watched::acceptor);
-        tokio::spawn(async move {
+        connections.spawn(async move {
             match acceptor {
                 None => connection(stream, false, shared, shutdown).await,
                 Some(acceptor) => match timeout(HEAD_LIMIT, acceptor.accept(stream)).await {
@@ -68,6 +74,7 @@ pub(crate) async fn serve(
             drop(slot);
         });
     }
+    while connections.join_next().await.is_some() {}
 }
 
 async fn connection(

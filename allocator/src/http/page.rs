@@ -15,7 +15,7 @@ const MAX_FOUND: usize = 50;
 const MAX_JOBS: usize = 200;
 
 /// A text in HTML.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -30,7 +30,7 @@ fn escaped(text: &str) -> String {
     out
 }
 
-const STYLE: &str = "body{font:15px/1.4 system-ui,sans-serif;margin:2rem;color:#1b1b1b;background:#fff}table{border-collapse:collapse;margin:1rem 0}\
+pub(super) const STYLE: &str = "body{font:15px/1.4 system-ui,sans-serif;margin:2rem;color:#1b1b1b;background:#fff}table{border-collapse:collapse;margin:1rem 0}\
 th,td{border:1px solid #bbb;padding:.25rem .6rem;text-align:left}td.n{text-align:right}input{font:inherit;width:30rem;max-width:100%}\
 .bad{color:#8a0000}pre{white-space:pre-wrap;margin:.2rem 0}a{color:#0645ad}";
 
@@ -41,13 +41,23 @@ pub(crate) fn page(shared: &Shared, asked: &str, headers: &HeaderMap) -> Answer 
         out,
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>karez allocator</title><style>{STYLE}</style></head><body>\
          <main><h1>Targets and collectors</h1><form action=\"/\"><label>Find a target: <input name=\"q\" value=\"{}\" \
-         placeholder=\"HOST:PORT, an identity, the value of a label\"></label> <button>Find</button></form>",
+         placeholder=\"HOST:PORT, an identity, the value of a label\"></label> <button>Find</button></form>\
+         <p><a href=\"/debug/jobs\">Jobs</a> <a href=\"/debug/targets\">Targets</a> \
+         <a href=\"/debug/scrape_configs\">Scrape configurations</a></p>",
         escaped(asked)
     );
     if !asked.is_empty() {
         found(&shared.read().explain(asked, MAX_FOUND), &mut out);
     }
     table(shared, &mut out);
+    let lacking = shared.lacking();
+    if !lacking.is_empty() {
+        let _ = write!(
+            out,
+            "<h2>Rights that are missing</h2><pre class=\"bad\">{}</pre>",
+            escaped(&lacking)
+        );
+    }
     let served = shared.served();
     if !served.refused.is_empty() || !served.withheld.is_empty() {
         out.push_str("<h2>Refused</h2><ul>");
@@ -61,7 +71,11 @@ pub(crate) fn page(shared: &Shared, asked: &str, headers: &HeaderMap) -> Answer 
         out.push_str("</ul>");
     }
     out.push_str("</main></body></html>\n");
-    let mut page = packed(headers, Media::Html, out.into_bytes());
+    guarded(packed(headers, Media::Html, out.into_bytes()))
+}
+
+/// A page that runs nothing and loads nothing.
+pub(super) fn guarded(mut page: Answer) -> Answer {
     let policy =
         HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; form-action 'self'");
     page.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);

@@ -3,24 +3,28 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, Either, Full, Limited};
 use hyper::body::Incoming;
 use serde_json::json;
 
 use super::body::{Answer, Media, answer as plain, empty, has, packed, tag, tagged, takes_gzip};
-use super::{lists, page};
+use super::{debug, lists, page, passed};
 use crate::shared::{Said, Shared};
 
+/// The body of a question.
+pub(super) type Asked = Either<Incoming, Full<Bytes>>;
+
 /// The largest body that a collector may send.
-const MAX_SAMPLES: usize = 32 << 20;
+pub(super) const MAX_SAMPLES: usize = 32 << 20;
 /// The longest that an answer may be held back.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 /// Explained at once.
 const MAX_EXPLAINED: usize = 100;
 
 /// A query, unescaped; of a repeated key the first counts.
-struct Query(Vec<(String, String)>);
+pub(super) struct Query(Vec<(String, String)>);
 
 impl Query {
     fn of(text: Option<&str>) -> Self {
@@ -28,7 +32,7 @@ impl Query {
         Query(pairs.into_owned().collect())
     }
 
-    fn get(&self, name: &str) -> Option<&str> {
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.0
             .iter()
             .find(|(key, _)| key == name)
@@ -36,7 +40,7 @@ impl Query {
     }
 
     /// `wait=30s`, or `30`.
-    fn wait(&self) -> Option<Duration> {
+    pub(super) fn wait(&self) -> Option<Duration> {
         let text = self.get("wait")?;
         let seconds = text.strip_suffix('s').unwrap_or(text).parse().ok()?;
         Some(Duration::from_secs(seconds).min(MAX_WAIT))
@@ -52,11 +56,29 @@ fn unescaped(part: &str) -> String {
 /// Answers a request.
 pub(crate) async fn answer(shared: &Arc<Shared>, request: Request<Incoming>, secure: bool) -> Answer {
     let begun = Instant::now();
+    let request = request.map(Asked::Left);
     let path = request.uri().path().to_owned();
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     let query = Query::of(request.uri().query());
     let get = request.method() == Method::GET || request.method() == Method::HEAD;
+    let by_collectors = matches!(parts.as_slice(), ["scrape_configs"] if !debug::wants_html(request.headers()))
+        || matches!(parts.as_slice(), ["collectors", ..])
+        || (matches!(parts.as_slice(), ["jobs", _, "targets"]) && query.get("collector_id").is_some());
+    let request = match by_collectors {
+        true => match passed::on(shared, request, secure, query.wait()).await {
+            Ok(answer) => return answer,
+            Err(request) => request,
+        },
+        false => request,
+    };
     let (route, answer) = match (get, parts.as_slice()) {
+        (true, [name @ ("scrape_configs" | "jobs")]) if debug::wants_html(request.headers()) => {
+            ("/html", debug::shown(shared, name, request.headers(), secure))
+        }
+        (true, ["debug", name]) => match debug::page(shared, name, &query, request.headers(), secure) {
+            Some(answer) => ("/debug", answer),
+            None => ("", nothing()),
+        },
         (true, ["scrape_configs"]) => ("/scrape_configs", configs(shared, request.headers(), secure)),
         (true, ["jobs"]) => ("/jobs", jobs(shared, request.headers())),
         (true, ["jobs", job, "targets"]) => {
@@ -74,6 +96,7 @@ pub(crate) async fn answer(shared: &Arc<Shared>, request: Request<Incoming>, sec
             "/collectors/:collector_id/samples",
             samples(shared, &unescaped(collector), request).await,
         ),
+        (true, ["peers", "assignment"]) => ("/peers/assignment", passed::assignment(shared, &query).await),
         (true, ["explain"]) => ("/explain", explain(shared, request.headers(), &query)),
         (true, ["livez"]) => ("/livez", empty(StatusCode::OK)),
         (true, ["readyz"]) => ("/readyz", ready(shared)),
@@ -82,10 +105,7 @@ pub(crate) async fn answer(shared: &Arc<Shared>, request: Request<Incoming>, sec
             "/",
             page::page(shared, query.get("q").unwrap_or_default(), request.headers()),
         ),
-        _ => (
-            "",
-            plain(StatusCode::NOT_FOUND, Media::Text, "404 page not found\n"),
-        ),
+        _ => ("", nothing()),
     };
     if !route.is_empty() {
         shared.metrics.answered(route, begun.elapsed());
@@ -93,8 +113,12 @@ pub(crate) async fn answer(shared: &Arc<Shared>, request: Request<Incoming>, sec
     answer
 }
 
+fn nothing() -> Answer {
+    plain(StatusCode::NOT_FOUND, Media::Text, "404 page not found\n")
+}
+
 fn ready(shared: &Shared) -> Answer {
-    empty(match shared.served().ready {
+    empty(match shared.is_ready() {
         true => StatusCode::OK,
         false => StatusCode::SERVICE_UNAVAILABLE,
     })
@@ -206,7 +230,7 @@ async fn changes(shared: &Arc<Shared>, collector: &str, query: &Query) -> Answer
 }
 
 /// Samples that scrapes gave: `{"<identity in hexadecimal>": count}`.
-async fn samples(shared: &Arc<Shared>, collector: &str, request: Request<Incoming>) -> Answer {
+async fn samples(shared: &Arc<Shared>, collector: &str, request: Request<Asked>) -> Answer {
     if !shared.read().knows_collector(collector) {
         return plain(StatusCode::NOT_FOUND, Media::Text, "no such collector\n");
     }
@@ -237,6 +261,9 @@ fn explain(shared: &Shared, headers: &HeaderMap, query: &Query) -> Answer {
 }
 
 fn metrics(shared: &Shared, headers: &HeaderMap) -> Answer {
-    let text = shared.metrics.text(&shared.read(), &shared.served());
+    let leads = shared.leads();
+    let text = shared
+        .metrics
+        .text(&shared.read(), &shared.served(), leads, &shared.lacking());
     packed(headers, Media::Metrics, text.into_bytes())
 }

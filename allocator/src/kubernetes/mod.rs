@@ -1,6 +1,7 @@
 //! What the allocator takes from a Kubernetes API, beside the Pods of its collectors.
 
 pub(crate) mod resources;
+pub(crate) mod rights;
 
 use karez_kubernetes::{ClientError, ClientOptions};
 use karez_scrape::config::DiscoveryConfig;
@@ -36,6 +37,7 @@ pub(crate) async fn client_for(
     let discovers = |source: &DiscoveryConfig| matches!(source, DiscoveryConfig::Kubernetes(_));
     let needed = matches!(config.collectors, Collectors::Pods { .. })
         || config.prometheus.is_some()
+        || config.lease.is_some()
         || config.jobs.iter().any(|job| job.discovery.iter().any(discovers));
     if given.is_some() || !needed {
         return Ok(given);

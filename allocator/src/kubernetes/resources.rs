@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use crate::config::{AllocatorConfig, PrometheusResources};
 use crate::monitors::{self, Context, Kind, Known, Reference, Refusal, Secrets};
 
-const GROUP: &str = "monitoring.coreos.com";
+pub(super) const GROUP: &str = "monitoring.coreos.com";
 /// What comes within this time is converted together.
 const TOGETHER: Duration = Duration::from_millis(100);
 /// How often Secrets are looked at again.

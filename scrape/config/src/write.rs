@@ -350,12 +350,19 @@ impl ScrapeConfig {
     pub fn has_secrets(&self) -> bool {
         has_secrets(&self.http)
             || self.discovery.iter().any(|source| match source {
-                DiscoveryConfig::Http(source) => has_secrets(&source.http),
+                DiscoveryConfig::Http(source) => has_password(&source.url) || has_secrets(&source.http),
                 DiscoveryConfig::Kubernetes(source) => has_secrets(&source.http),
                 DiscoveryConfig::Consul(source) => !source.token.is_empty() || has_secrets(&source.http),
                 DiscoveryConfig::Static(_) | DiscoveryConfig::File(_) | DiscoveryConfig::Dns(_) => false,
             })
     }
+}
+
+/// Whether an address holds a user's password.
+fn has_password(url: &str) -> bool {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    host.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'))
 }
 
 fn has_secrets(http: &HttpConfig) -> bool {
@@ -387,6 +394,12 @@ mod tests {
         file_sd_configs: [{files: [t.json]}], http_sd_configs: [{url: 'http://h/sd', refresh_interval: 5s}],
         dns_sd_configs: [{names: [x], type: A, port: 9100}], consul_sd_configs: [{server: 'c:8500', token: t}],
         kubernetes_sd_configs: [{role: pod, namespaces: {names: [a]}, selectors: [{role: pod, label: 'a=b'}], attach_metadata: {node: true}}]}";
+
+    #[test]
+    fn a_password_in_an_address_is_a_secret() {
+        assert!(has_password("https://u:p@h:1/x") && has_password("u:p@h"));
+        assert!(!has_password("https://u@h/a:b") && !has_password("https://h:1/u:p@x"));
+    }
 
     #[test]
     fn what_is_written_reads_as_it_was() {

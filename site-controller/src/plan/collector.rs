@@ -2,12 +2,14 @@
 //! operator 0.98 does. The configuration's text is kept to the letter, so that its lines stay true.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use karez_document::{Diagnosis, Origin};
 use karez_kubernetes::{
-    CollectorConfig, CollectorMode, IMAGE, OpenTelemetryCollector, ServiceAccountName, VERSION, labels, names,
+    CollectorConfig, CollectorMode, IMAGE, OpenTelemetryCollector, ServiceAccountName, TargetAllocator,
+    VERSION, labels, names,
 };
 use serde_json::Value;
 
@@ -24,6 +26,12 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) replicas: Option<(i32, i32)>,
     /// Offer 0.58's Service port 55681 beside 4318.
     pub(crate) legacy_otlp: bool,
+    /// The collectors of the namespace.
+    pub(crate) collectors: &'a [Arc<OpenTelemetryCollector>],
+    /// The target allocators of the namespace that are declared by themselves.
+    pub(crate) allocators: &'a [Arc<TargetAllocator>],
+    /// What certificates of target allocators are planned by.
+    pub(crate) issuing: target_allocator::Issuing<'a>,
 }
 
 /// Plans one collector.
@@ -55,7 +63,7 @@ pub(crate) fn plan(collector: &OpenTelemetryCollector, around: Surroundings<'_>)
         // Its notes say where; what already runs is left running.
         Err(_) => return plan,
     };
-    let allocator = match target_allocator::take(collector, &mut config) {
+    let allocator = match target_allocator::take(collector, &mut config, &around) {
         Ok(allocator) => allocator,
         Err(reason) => {
             plan.notes
@@ -68,18 +76,23 @@ pub(crate) fn plan(collector: &OpenTelemetryCollector, around: Surroundings<'_>)
         Some(_) => serde_saphyr::to_string(&config).unwrap_or(text),
         None => text,
     };
-    let parts = Parts::new(collector, text, config, around.legacy_otlp);
+    let mut parts = Parts::new(collector, text, config, around.legacy_otlp);
+    parts.allocator_credential = allocator.as_ref().and_then(|used| used.credential.clone());
     plan.objects.push(json(&parts.config_map()));
     plan.objects
         .extend(parts.service_account().map(|account| json(&account)));
     plan.objects.extend(parts.workload());
     plan.objects.extend(parts.services().iter().map(json));
-    plan.objects
-        .extend(allocator.iter().flat_map(|allocator| allocator.objects(&parts)));
+    if let Some(own) = allocator.and_then(|used| used.own) {
+        plan.objects.extend(own.objects());
+        own.issue(around.issuing, &mut plan);
+    }
     plan.statuses.push(parts.status(around.replicas));
     let instance = parts.instance();
     let own = around.managed.iter().filter(|(object, labels)| {
-        object.namespace == parts.namespace && labels.get(labels::APP_INSTANCE) == Some(&instance)
+        object.namespace == parts.namespace
+            && labels.get(labels::APP_INSTANCE) == Some(&instance)
+            && labels.get(labels::MANAGED).map(String::as_str) == Some("collector")
     });
     plan.prune(own.map(|(object, _)| object));
     plan
@@ -168,6 +181,30 @@ pub(crate) struct Parts<'a> {
     pub(super) config: Value,
     pub(super) ports: Vec<ServicePort>,
     pub(super) owner: OwnerReference,
+    /// The Secret with which it proves to its target allocator who it is.
+    pub(super) allocator_credential: Option<String>,
+}
+
+/// Who owns what is made for a collector.
+pub(super) fn owner(collector: &OpenTelemetryCollector) -> OwnerReference {
+    OwnerReference {
+        api_version: "opentelemetry.io/v1beta1".to_owned(),
+        kind: "OpenTelemetryCollector".to_owned(),
+        name: collector.metadata.name.clone().unwrap_or_default(),
+        uid: collector.metadata.uid.clone().unwrap_or_default(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    }
+}
+
+/// The four labels that select the Pods of a collector.
+pub(super) fn selector(namespace: &str, name: &str) -> Strings {
+    strings([
+        (labels::APP_MANAGED_BY, "opentelemetry-operator"),
+        (labels::APP_INSTANCE, &cut(&format!("{namespace}.{name}"))),
+        (labels::APP_PART_OF, "opentelemetry"),
+        (labels::APP_COMPONENT, "opentelemetry-collector"),
+    ])
 }
 
 impl<'a> Parts<'a> {
@@ -183,14 +220,8 @@ impl<'a> Parts<'a> {
         Self {
             name: dns_name(&format!("{own}-collector")),
             namespace: collector.metadata.namespace.clone().unwrap_or_default(),
-            owner: OwnerReference {
-                api_version: "opentelemetry.io/v1beta1".to_owned(),
-                kind: "OpenTelemetryCollector".to_owned(),
-                name: own,
-                uid: collector.metadata.uid.clone().unwrap_or_default(),
-                controller: Some(true),
-                block_owner_deletion: Some(true),
-            },
+            owner: owner(collector),
+            allocator_credential: None,
             collector,
             text,
             config,
@@ -204,12 +235,7 @@ impl<'a> Parts<'a> {
 
     /// The four labels that select.
     pub(super) fn selector(&self) -> Strings {
-        strings([
-            (labels::APP_MANAGED_BY, "opentelemetry-operator"),
-            (labels::APP_INSTANCE, &self.instance()),
-            (labels::APP_PART_OF, "opentelemetry"),
-            (labels::APP_COMPONENT, "opentelemetry-collector"),
-        ])
+        selector(&self.namespace, &self.owner.name)
     }
 
     /// All labels, with the object's own name.

@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use super::collector::Parts;
 use super::collector_ports::{container_ports, metrics_port, port_of};
 use super::site_workloads::field;
+use super::target_allocator::{TLS_DIRECTORY, mount, secret_volume};
 use crate::object::{Strings, json, non_empty, strings};
 
 impl Parts<'_> {
@@ -96,6 +97,7 @@ impl Parts<'_> {
         let mut containers = vec![self.container()];
         containers.extend(spec.additional_containers.clone());
         let mut volumes = vec![self.config_volume()];
+        volumes.extend(self.allocator_credential.as_deref().map(secret_volume));
         volumes.extend(spec.volumes.clone());
         let network = if spec.host_network == Some(true) {
             "ClusterFirstWithHostNet"
@@ -144,6 +146,8 @@ impl Parts<'_> {
             mount_path: "/conf".to_owned(),
             ..VolumeMount::default()
         }];
+        let credential = self.allocator_credential.as_deref();
+        mounts.extend(credential.map(|secret| mount(secret, TLS_DIRECTORY)));
         mounts.extend(self.collector.spec.volume_mounts.clone());
         Container {
             volume_mounts: Some(mounts),

@@ -6,6 +6,7 @@
 //! | authorities near their end | [`rollover`] | successors, and when they take over |
 //! | token requests | [`tokens`] | tokens to fill |
 //! | `OpenTelemetryCollector` | [`collector`], [`collector_ports`], [`collector_workload`] | workload, Services, ConfigMap |
+//! | `TargetAllocator`, `spec.targetAllocator` | [`target_allocator`] | the allocator, its certificates, the receivers that ask it |
 //! | `Jaeger` | [`jaeger`] | the same for the all-in-one |
 //! | annotations, `skupper-services` | [`expose`], [`addresses`] | definitions, address Services |
 //! | definitions, tokens | [`router_document`] | the router's document |
@@ -27,7 +28,7 @@ mod router_notes;
 pub(crate) mod service;
 pub(crate) mod site;
 pub(crate) mod site_workloads;
-mod target_allocator;
+pub(crate) mod target_allocator;
 pub(crate) mod tokens;
 
 #[cfg(test)]

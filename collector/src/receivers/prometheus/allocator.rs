@@ -3,13 +3,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use karez_collector_config::common::ClientTls;
 use karez_collector_config::prometheus::TargetAllocator;
 use karez_document::{Origin, yaml};
-use karez_lifecycle::Shutdown;
+use karez_lifecycle::{Shutdown, volumes};
+use karez_net::Net;
 use karez_scrape::client::{Client, ClientError};
 use karez_scrape::config::discovery::HttpDiscovery;
 use karez_scrape::config::document::read_one;
@@ -63,6 +64,64 @@ struct Running {
 /// Lists of a job that it has not taken yet.
 const LISTS: usize = 1;
 
+/// Where a file is, also where volumes are folders of the host.
+fn located(file: &str) -> String {
+    match file {
+        "" => String::new(),
+        file => volumes::locate(std::path::Path::new(file)).display().to_string(),
+    }
+}
+
+/// The files by which a collector proves who it is, as they were read last: certificates are renewed.
+struct Files {
+    config: HttpConfig,
+    every: Duration,
+    known: Vec<Option<Vec<u8>>>,
+    looked: Instant,
+}
+
+impl Files {
+    fn of(config: &TargetAllocator) -> Self {
+        let every = config.client.tls.reload_interval;
+        let http = http(config);
+        Files {
+            known: Self::read(&http.tls),
+            config: http,
+            // Without an interval they are looked at when the allocator does not take the collector any more.
+            every: if every.is_zero() { Duration::MAX } else { every },
+            looked: Instant::now(),
+        }
+    }
+
+    fn read(tls: &Tls) -> Vec<Option<Vec<u8>>> {
+        let files = [&tls.ca_file, &tls.cert_file, &tls.key_file].into_iter();
+        let named = files.filter(|file| !file.is_empty());
+        named.map(|file| std::fs::read(file).ok()).collect()
+    }
+
+    /// A client with what the files hold now, if that is other than before. After a failure one looks at once.
+    fn renewed(&mut self, failed: bool, net: &Net) -> Option<Client> {
+        if self.known.is_empty() || (!failed && self.looked.elapsed() < self.every) {
+            return None;
+        }
+        self.looked = Instant::now();
+        let now = Self::read(&self.config.tls);
+        if now == self.known {
+            return None;
+        }
+        match Client::new(&self.config, net) {
+            Ok(client) => {
+                self.known = now;
+                Some(client)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the renewed certificate for the target allocator cannot be used yet");
+                None
+            }
+        }
+    }
+}
+
 /// How the allocator is spoken to.
 pub(super) fn http(config: &TargetAllocator) -> HttpConfig {
     let tls: &ClientTls = &config.client.tls;
@@ -82,11 +141,11 @@ pub(super) fn http(config: &TargetAllocator) -> HttpConfig {
     HttpConfig {
         tls: Tls {
             ca: secret(&tls.ca_pem),
-            ca_file: tls.ca_file.clone(),
+            ca_file: located(&tls.ca_file),
             cert: secret(&tls.cert_pem),
-            cert_file: tls.cert_file.clone(),
+            cert_file: located(&tls.cert_file),
             key: secret(&tls.key_pem),
-            key_file: tls.key_file.clone(),
+            key_file: located(&tls.key_file),
             server_name: tls.server_name_override.clone(),
             insecure_skip_verify: tls.insecure_skip_verify,
             min_version: version(&tls.min_version),
@@ -100,13 +159,23 @@ pub(super) fn http(config: &TargetAllocator) -> HttpConfig {
 
 impl Allocated {
     /// Follows the allocator until the stop. What it said last holds while it cannot be asked.
-    pub(super) async fn run(self, client: Client) {
+    pub(super) async fn run(self, mut client: Client) {
+        let mut files = Files::of(&self.config);
         let mut running: HashMap<String, Running> = HashMap::new();
         let mut tasks = JoinSet::new();
         let mut pause = Duration::from_secs(1);
         let mut said: Option<String> = None;
         let (mut last, sampled) = (None, Sampled::default());
         loop {
+            if let Some(renewed) = files.renewed(said.is_some(), &self.cx.net) {
+                tracing::info!("the certificate for the target allocator was renewed");
+                client = renewed;
+                // Discovery of jobs that are not followed holds the old one.
+                for job in running.values().filter(|job| job.lists.is_none()) {
+                    job.gone.trigger();
+                }
+                running.retain(|_, job| job.lists.is_some());
+            }
             let turn = async {
                 match self
                     .follow(&client, &mut last, &sampled, &mut running, &mut tasks)
