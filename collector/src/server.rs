@@ -37,6 +37,10 @@ use crate::together::{Requests, Together};
 
 /// The largest frames of HTTP/2 that are taken: whoever asks for it sends fewer.
 const MAX_FRAME: u32 = 64 << 10;
+/// What a call may send without being asked for more, and all calls of a connection together: so much of what nobody has
+/// read yet is held. Windows that fit themselves to the line ask it with a ping for every few messages.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 2 << 20;
 /// How often the authorities of clients are read again where only that is asked for.
 const CLIENT_CA_RELOAD: Duration = Duration::from_secs(10);
 /// Connections of one server at once.
@@ -279,7 +283,8 @@ async fn serve<S>(
     builder
         .http2()
         .timer(TokioTimer::new())
-        .adaptive_window(true)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(MAX_FRAME);
     if max_streams > 0 {
         builder.http2().max_concurrent_streams(max_streams);

@@ -212,3 +212,39 @@ proptest! {
         let _ = said(&lines.join("\n"));
     }
 }
+
+#[test]
+fn headers_that_a_queue_would_lose_are_told() {
+    let lost = |queue: &str, change: &str| {
+        let (config, said) = said(&format!(
+            "
+receivers: {{otlp: {{protocols: {{grpc: {{include_metadata: true}}}}}}}}
+exporters:
+  otlp:
+    endpoint: a:4317
+    auth: {{authenticator: headers_setter}}
+    sending_queue: {{{queue}}}
+extensions:
+  headers_setter: {{headers: [{{key: X-Scope-OrgID, {change}}}]}}
+  file_storage: {{directory: /tmp}}
+service:
+  extensions: [headers_setter, file_storage]
+  pipelines:
+    traces: {{receivers: [otlp], exporters: [otlp]}}
+"
+        ));
+        assert!(config.is_some(), "{said:?}");
+        said.iter().filter(|said| said.contains("headers_setter")).count()
+    };
+    assert_eq!(lost("storage: file_storage", "from_context: tenant"), 1);
+    assert_eq!(lost("storage: file_storage", "value: fixed"), 0);
+    assert_eq!(lost("batch: {}", "from_context: tenant"), 1);
+    assert_eq!(
+        lost(
+            "batch: {partition: {metadata_keys: [tenant]}}",
+            "from_context: tenant"
+        ),
+        0
+    );
+    assert_eq!(lost("", "from_context: tenant"), 0);
+}

@@ -137,6 +137,11 @@ impl Lanes {
         }
     }
 
+    /// Whether nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.fresh.is_empty() && self.backlog.is_empty()
+    }
+
     fn take_backlog(&mut self) -> Next {
         let Some(entry) = self.backlog.pop_front() else {
             return Next::Nothing;

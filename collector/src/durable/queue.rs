@@ -141,6 +141,7 @@ impl Shared {
 
     /// Items are on the disk.
     pub(super) fn committed(&self, entries: Vec<Entry>) {
+        let count = entries.len();
         let mut state = self.state();
         for entry in entries {
             let items = u64::from(entry.items);
@@ -152,9 +153,8 @@ impl Shared {
             state.lanes.push(entry);
         }
         drop(state);
-        // Each entry may be for another worker.
-        self.filled.notify_waiters();
-        self.filled.notify_one();
+        // Each entry may be for another worker; waking more of them would be for nothing.
+        (0..count.min(self.settings.workers)).for_each(|_| self.filled.notify_one());
     }
 
     /// An item could not be written.
@@ -427,11 +427,16 @@ impl DurableQueue {
             if shared.closed.load(Ordering::Relaxed) {
                 return None;
             }
-            let next = shared.state().lanes.next(Instant::now());
+            let (next, more) = {
+                let mut state = shared.state();
+                (state.lanes.next(Instant::now()), !state.lanes.is_empty())
+            };
             match next {
                 Next::Deliver(entry, lane) => {
-                    // There may be something for another worker, too.
-                    shared.filled.notify_one();
+                    if more {
+                        // For another worker.
+                        shared.filled.notify_one();
+                    }
                     if let Some(delivery) = self.load(entry, lane, true).await {
                         return Some(delivery);
                     }
@@ -497,13 +502,19 @@ impl DurableQueue {
 
     /// What became of a delivery: of its items in their order, so many delivered, then so many refused or dropped.
     pub(crate) fn settle(&self, delivery: &Delivery, fates: &[(usize, Fate)]) {
-        self.shared.state().lanes.done(delivery.lane);
+        let more = {
+            let mut state = self.shared.state();
+            state.lanes.done(delivery.lane);
+            !state.lanes.is_empty()
+        };
         let items = delivery.parts.iter().map(|entry| entry.items);
         for (entry, settlement) in delivery.parts.iter().zip(spread(items, fates)) {
             self.shared.settle_entry(entry, settlement);
         }
-        // The share of the backlog may allow another.
-        self.shared.filled.notify_one();
+        if more {
+            // The share of the backlog may allow another.
+            self.shared.filled.notify_one();
+        }
     }
 
     /// Ends when there may be something to take.

@@ -4,7 +4,8 @@
 //! meanwhile the bound is reached and the receivers refuse. So nothing that was acknowledged is dropped for being early.
 //!
 //! Before a queue on disk nothing is acknowledged that is only held here: each sender is answered when the batch that
-//! holds its data is on the disk, and is told what the queue says.
+//! holds its data is on the disk, and is told what the queue says. Senders that wait send nothing else meanwhile, so the
+//! timeout is not waited for: what came while the last batch was written goes next, see [`Pace`].
 //!
 //! With `metadata_keys` only what came with the same values of these headers is joined, and the joined batch keeps them.
 
@@ -24,6 +25,10 @@ use crate::batch::{Batch, Context};
 use crate::component::{ComponentContext, Consume, Consumer, Processor, Refusal, Running, StartError};
 use crate::metrics::{Metrics, ProcessorMeter};
 use crate::wire::split;
+
+mod pace;
+
+use pace::Pace;
 
 /// The most that one instance holds.
 const MAX_HELD: usize = 64 << 20;
@@ -81,6 +86,8 @@ type Key = Vec<Vec<HeaderValue>>;
 struct Held {
     groups: HashMap<Key, Group>,
     bytes: usize,
+    /// How long senders are kept waiting, before a queue on disk.
+    pace: Pace,
 }
 
 #[derive(Default)]
@@ -88,6 +95,8 @@ struct Group {
     batches: Vec<Batch>,
     items: usize,
     since: Option<Instant>,
+    /// When the newest came.
+    latest: Option<Instant>,
     /// The senders, before a queue on disk.
     waiting: Vec<oneshot::Sender<Result<(), Refusal>>>,
 }
@@ -119,7 +128,6 @@ impl Consume for Entrance {
                 return Ok(());
             }
             let hear = shared.hold(batch)?;
-            shared.ready.notify_one();
             let stopping = |_| Err(Refusal::later(format!("{} is stopping", shared.key)));
             match hear {
                 None => Ok(()),
@@ -163,58 +171,87 @@ impl Shared {
             return Err(Refusal::later(reason));
         }
         held.bytes += batch.bytes();
-        let group = held.groups.entry(key).or_default();
-        group.since.get_or_insert_with(Instant::now);
+        let Held { groups, pace, .. } = &mut *held;
+        let group = groups.entry(key).or_default();
+        let before = self.gathers(group, pace);
+        let now = Instant::now();
+        group.since.get_or_insert(now);
+        group.latest = Some(now);
         group.items += batch.items;
         group.batches.push(batch);
-        Ok(self.durable.then(|| {
+        let hear = self.durable.then(|| {
             let (told, hear) = oneshot::channel();
             group.waiting.push(told);
             hear
-        }))
+        });
+        // Whoever comes in between changes nothing about when it is due.
+        if before != self.gathers(group, pace) {
+            self.ready.notify_one();
+        }
+        Ok(hear)
+    }
+
+    /// For how long a group gathers, from when its first came; `None` while nothing has come.
+    fn gathers(&self, group: &Group, pace: &Pace) -> Option<Duration> {
+        group.since?;
+        let size = self.config.send_batch_size as usize;
+        Some(match (size > 0 && group.items >= size, self.durable) {
+            (true, _) => Duration::ZERO,
+            (false, true) => pace.wait(group.waiting.len(), self.config.timeout),
+            (false, false) => self.config.timeout,
+        })
     }
 
     /// When the next group is to go: at once when there is enough of it, else when its oldest has waited.
     fn due(&self) -> Option<Instant> {
-        self.held()
-            .groups
-            .values()
-            .filter_map(|group| self.due_of(group))
-            .min()
+        let held = self.held();
+        let due = |group| self.due_of(group, &held.pace);
+        held.groups.values().filter_map(due).min()
     }
 
-    fn due_of(&self, group: &Group) -> Option<Instant> {
-        let since = group.since?;
-        let size = self.config.send_batch_size as usize;
-        match size > 0 && group.items >= size {
-            true => Some(since),
-            false => Some(since + self.config.timeout),
-        }
+    fn due_of(&self, group: &Group, pace: &Pace) -> Option<Instant> {
+        Some(group.since? + self.gathers(group, pace)?)
     }
 
     /// Takes the groups that are due, or all.
     fn take(&self, all: bool) -> Vec<(Key, Group)> {
         let now = Instant::now();
         let mut held = self.held();
-        let due = |group: &Group| all || self.due_of(group).is_some_and(|due| due <= now);
-        let taken: Vec<_> = held.groups.extract_if(|_, group| due(group)).collect();
-        let bytes = |group: &Group| group.batches.iter().map(Batch::bytes).sum::<usize>();
-        held.bytes -= taken.iter().map(|(_, group)| bytes(group)).sum::<usize>();
+        let Held { groups, bytes, pace } = &mut *held;
+        let due = |group: &Group| all || self.due_of(group, pace).is_some_and(|due| due <= now);
+        let taken: Vec<_> = groups.extract_if(|_, group| due(group)).collect();
+        for (_, group) in &taken {
+            *bytes -= group.batches.iter().map(Batch::bytes).sum::<usize>();
+            if let Some((since, latest)) = group.since.zip(group.latest).filter(|_| self.durable) {
+                pace.went(group.waiting.len(), latest - since, self.config.timeout);
+            }
+        }
         taken
     }
 
     async fn flush(&self, all: bool, stop: &Shutdown) {
-        for (key, group) in self.take(all) {
-            let Some(mut batch) = Batch::join(group.batches) else {
-                continue;
-            };
-            if !self.names.is_empty() {
-                batch.context = Some(Arc::new(self.context(&key)));
-            }
-            match self.durable {
-                true => self.flush_durable(batch, group.waiting).await,
-                false => self.flush_held(batch, stop).await,
-            }
+        let taken = self.take(all).into_iter();
+        if self.durable {
+            // One write and one sync are for all of them.
+            let flushed = taken.map(|(key, group)| self.flush_group(key, group, stop));
+            futures::future::join_all(flushed).await;
+            return;
+        }
+        for (key, group) in taken {
+            self.flush_group(key, group, stop).await;
+        }
+    }
+
+    async fn flush_group(&self, key: Key, group: Group, stop: &Shutdown) {
+        let Some(mut batch) = Batch::join(group.batches) else {
+            return;
+        };
+        if !self.names.is_empty() {
+            batch.context = Some(Arc::new(self.context(&key)));
+        }
+        match self.durable {
+            true => self.flush_durable(batch, group.waiting).await,
+            false => self.flush_held(batch, stop).await,
         }
     }
 

@@ -5,12 +5,15 @@ use std::io::Write;
 use flate2::write::GzDecoder;
 use http::{HeaderMap, Response, StatusCode, header};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 
 use super::{ClientError, chain};
 
 /// The largest body where no limit is set.
 const MAX_BODY: u64 = 512 << 20;
+
+/// As much room is made for a body because its length is told; more as it comes.
+const EAGER: u64 = 1 << 20;
 
 /// An answer.
 #[derive(Debug)]
@@ -37,9 +40,15 @@ pub(super) async fn read(answer: Response<Incoming>, limit: u64) -> Result<Answe
         .headers
         .get(header::CONTENT_ENCODING)
         .is_some_and(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"gzip"));
+    let length = incoming
+        .size_hint()
+        .exact()
+        .unwrap_or_default()
+        .min(limit)
+        .min(EAGER);
     let mut body = match packed {
-        true => Body::Packed(GzDecoder::new(Bounded::new(limit))),
-        false => Body::Plain(Bounded::new(limit)),
+        true => Body::Packed(GzDecoder::new(Bounded::new(limit, 0))),
+        false => Body::Plain(Bounded::new(limit, length)),
     };
     while let Some(frame) = incoming.frame().await {
         let frame = frame.map_err(|error| ClientError::Connection(chain(&error)))?;
@@ -89,9 +98,10 @@ struct Bounded {
 }
 
 impl Bounded {
-    fn new(limit: u64) -> Self {
+    /// With room for so many of them.
+    fn new(limit: u64, length: u64) -> Self {
         Bounded {
-            bytes: Vec::new(),
+            bytes: Vec::with_capacity(usize::try_from(length).unwrap_or_default()),
             limit,
         }
     }

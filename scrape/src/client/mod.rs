@@ -24,6 +24,8 @@ use dial::Dial;
 
 /// Redirects that are followed, as Go's client does.
 const MAX_REDIRECTS: usize = 10;
+/// What is read at once, and the largest head of an answer.
+const READ: usize = 16 << 10;
 /// How long an idle connection is kept.
 const IDLE: Duration = Duration::from_secs(300);
 
@@ -86,6 +88,8 @@ impl Client {
         builder.pool_timer(TokioTimer::new());
         builder.pool_idle_timeout(IDLE);
         builder.pool_max_idle_per_host(2);
+        // Each target's connection keeps the buffer that it last read into.
+        builder.http1_read_buf_exact_size(READ);
         Ok(Client {
             inner: Arc::new(Inner {
                 client: builder.build(dial),

@@ -1,6 +1,7 @@
 //! What each block allows but the document as a whole does not, or not sensibly: endpoints that cannot be dialled,
 //! credentials that are not there, components that nothing uses.
 
+mod context;
 mod unused;
 
 use std::collections::HashMap;
@@ -248,6 +249,7 @@ impl Lint<'_> {
                     self.error(partition.place(), key, message, "remove it, or `storage:`");
                 }
             }
+            self.context(&written.node, &at);
             if id.kind == "logging" && used {
                 self.warning(
                     written.place.clone(),

@@ -63,6 +63,7 @@ impl Action {
                     attributes.set(key, value);
                 }
             }
+            ActionKind::Delete if self.pattern.is_none() && !key.is_empty() => attributes.remove_one(key),
             ActionKind::Delete => attributes.remove(|other| self.concerns(other)),
             ActionKind::Hash => {
                 let keys: Vec<String> = attributes

@@ -6,6 +6,7 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value as Variant;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue, KeyValueList};
 use prost::Message;
 
+use super::splice::Splice;
 use crate::wire::field::{Field, fields, put_delimited};
 
 /// The attributes of a message, which hold field `number`.
@@ -15,8 +16,9 @@ pub(crate) struct Attributes<'a> {
     changed: bool,
 }
 
-struct Entry<'a> {
-    key: Cow<'a, str>,
+pub(super) struct Entry<'a> {
+    /// UTF-8, as all that was scanned.
+    key: Cow<'a, [u8]>,
     value: Value<'a>,
     /// As it was read, while it is unchanged.
     whole: Option<&'a [u8]>,
@@ -65,8 +67,13 @@ fn encode_pair(key: &str, value: &AnyValue) -> Vec<u8> {
 impl<'a> Attributes<'a> {
     /// Reads a message's attributes.
     pub(crate) fn read(message: &'a [u8], number: u32) -> Self {
+        Attributes::read_into(Vec::with_capacity(16), message, number)
+    }
+
+    /// The same, in the memory of another list.
+    pub(super) fn read_into(mut entries: Vec<Entry<'a>>, message: &'a [u8], number: u32) -> Self {
+        entries.clear();
         let own = fields(message).flatten().filter(|field| field.number == number);
-        let mut entries = Vec::with_capacity(16);
         entries.extend(own.map(Entry::read));
         Attributes {
             number,
@@ -75,13 +82,19 @@ impl<'a> Attributes<'a> {
         }
     }
 
+    /// Its memory.
+    pub(super) fn into_entries(self) -> Vec<Entry<'a>> {
+        self.entries
+    }
+
     fn position(&self, key: &str) -> Option<usize> {
-        self.entries.iter().position(|entry| entry.key == key)
+        let key = key.as_bytes();
+        self.entries.iter().position(|entry| *entry.key == *key)
     }
 
     /// The keys, in order.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
-        self.entries.iter().map(|entry| entry.key.as_ref())
+        self.entries.iter().map(Entry::name)
     }
 
     /// Whether there is such an attribute.
@@ -127,8 +140,8 @@ impl<'a> Attributes<'a> {
             }
             None => {
                 let key = match &value {
-                    Value::Prepared(prepared) => Cow::Borrowed(prepared.key.as_str()),
-                    _ => Cow::Owned(key.into_owned()),
+                    Value::Prepared(prepared) => Cow::Borrowed(prepared.key.as_bytes()),
+                    _ => Cow::Owned(key.into_owned().into_bytes()),
                 };
                 self.entries.push(Entry {
                     key,
@@ -142,7 +155,14 @@ impl<'a> Attributes<'a> {
     /// Removes every attribute that is to go.
     pub(crate) fn remove(&mut self, goes: impl Fn(&str) -> bool) {
         let before = self.entries.len();
-        self.entries.retain(|entry| !goes(&entry.key));
+        self.entries.retain(|entry| !goes(entry.name()));
+        self.changed |= self.entries.len() != before;
+    }
+
+    /// Removes an attribute.
+    pub(crate) fn remove_one(&mut self, key: &str) {
+        let (before, key) = (self.entries.len(), key.as_bytes());
+        self.entries.retain(|entry| *entry.key != *key);
         self.changed |= self.entries.len() != before;
     }
 
@@ -166,13 +186,44 @@ impl<'a> Attributes<'a> {
         Some(out)
     }
 
+    /// Writes the message with these attributes, if they have changed: whether they have.
+    pub(super) fn splice(&self, out: &mut Splice<'a>, message: &'a [u8]) -> bool {
+        if !self.changed {
+            return false;
+        }
+        let mut written = false;
+        for field in fields(message).flatten() {
+            if field.number != self.number {
+                out.stays(field.whole);
+            } else if !std::mem::replace(&mut written, true) {
+                self.splice_entries(out);
+            }
+        }
+        if !written {
+            self.splice_entries(out);
+        }
+        true
+    }
+
+    fn splice_entries(&self, out: &mut Splice<'a>) {
+        for entry in &self.entries {
+            match (entry.whole, &entry.value) {
+                (Some(whole), _) => out.stays(whole),
+                (None, Value::Prepared(prepared)) => out.write(self.number, &prepared.pair),
+                (None, Value::Written(value)) => out.write(self.number, &encode_pair(entry.name(), value)),
+                // As below.
+                (None, Value::Encoded(_) | Value::Joined(_)) => {}
+            }
+        }
+    }
+
     fn write_entries(&self, out: &mut Vec<u8>) {
         for entry in &self.entries {
             match (entry.whole, &entry.value) {
                 (Some(whole), _) => out.extend_from_slice(whole),
                 (None, Value::Prepared(prepared)) => put_delimited(out, self.number, &prepared.pair),
                 (None, Value::Written(value)) => {
-                    put_delimited(out, self.number, &encode_pair(&entry.key, value));
+                    put_delimited(out, self.number, &encode_pair(entry.name(), value));
                 }
                 // An entry without its own bytes has been written to.
                 (None, Value::Encoded(_) | Value::Joined(_)) => {}
@@ -182,11 +233,28 @@ impl<'a> Attributes<'a> {
 }
 
 impl<'a> Entry<'a> {
+    fn name(&self) -> &str {
+        std::str::from_utf8(&self.key).unwrap_or("")
+    }
+
+    #[inline]
     fn read(field: Field<'a>) -> Self {
-        let (mut key, mut value) = ("", None);
+        match pair(field.value) {
+            Some((key, value)) => Entry {
+                key: Cow::Borrowed(key),
+                value: Value::Encoded(value),
+                whole: Some(field.whole),
+            },
+            None => Entry::read_any(field),
+        }
+    }
+
+    /// A pair in whatever order, with whatever else.
+    fn read_any(field: Field<'a>) -> Self {
+        let (mut key, mut value) = (&[][..], None);
         for part in fields(field.value).flatten() {
             match (part.number, value.take()) {
-                (1, before) => (key, value) = (part.text(), before),
+                (1, before) => (key, value) = (part.value, before),
                 (2, None) => value = Some(Value::Encoded(part.value)),
                 (2, Some(Value::Encoded(first))) => value = Some(Value::Joined([first, part.value].concat())),
                 (2, Some(Value::Joined(mut joined))) => {
@@ -202,6 +270,19 @@ impl<'a> Entry<'a> {
             whole: Some(field.whole),
         }
     }
+}
+
+/// Key and value of a pair as everybody encodes it: both once, in this order, both shorter than 128 bytes.
+#[inline]
+fn pair(message: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (&[0x0a, length @ 0..0x80], rest) = message.split_first_chunk()? else {
+        return None;
+    };
+    let (key, rest) = rest.split_at_checked(usize::from(length))?;
+    let (&[0x12, length @ 0..0x80], value) = rest.split_first_chunk()? else {
+        return None;
+    };
+    (value.len() == usize::from(length)).then_some((key, value))
 }
 
 /// A value of the document as an attribute's.

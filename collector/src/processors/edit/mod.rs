@@ -8,6 +8,7 @@
 mod action;
 mod attributes;
 mod select;
+mod splice;
 mod walk;
 
 #[cfg(test)]

@@ -4,43 +4,37 @@ use std::borrow::Cow;
 
 use karez_collector_config::Signal;
 
+use super::attributes::Entry;
 use super::select::Item;
+use super::splice::Splice;
 use super::{Edit, Target};
 use crate::processors::edit::attributes::Attributes;
-use crate::wire::field::{Field, fields, put_delimited};
+use crate::wire::field::{Field, fields};
 
 /// The payload with its attributes changed; `None` if nothing has changed.
 pub(super) fn edit(plan: &Edit<'_>, signal: Signal, payload: &[u8]) -> Option<Vec<u8>> {
-    rewrite(payload, |field| match field.number {
-        1 => match plan.target {
-            Target::Resource => edit_resource(plan, field.value),
-            Target::Items => edit_items(plan, signal, field.value),
-        },
-        _ => None,
-    })
+    match plan.target {
+        Target::Resource => with_resources(payload, |resource| {
+            let mut attributes = Attributes::read(resource, 1);
+            apply(plan, &mut attributes);
+            attributes.write(resource)
+        }),
+        Target::Items => {
+            let mut walk = Walk {
+                plan,
+                signal,
+                out: Splice::new(payload),
+                entries: Vec::with_capacity(32),
+            };
+            walk.export(payload).then(|| walk.out.finish())
+        }
+    }
 }
 
-/// A message with some of its fields replaced; `None` if none was.
-fn rewrite(message: &[u8], mut change: impl FnMut(&Field<'_>) -> Option<Vec<u8>>) -> Option<Vec<u8>> {
-    // Everything up to the first change is copied at once when it comes.
-    let mut out: Option<Vec<u8>> = None;
-    let mut passed = 0;
-    for field in fields(message).flatten() {
-        match (change(&field), &mut out) {
-            (Some(changed), out) => {
-                let out = out.get_or_insert_with(|| {
-                    let mut start = Vec::with_capacity(message.len() + 256);
-                    start.extend_from_slice(&message[..passed]);
-                    start
-                });
-                put_delimited(out, field.number, &changed);
-            }
-            (None, Some(out)) => out.extend_from_slice(field.whole),
-            (None, None) => {}
-        }
-        passed += field.whole.len();
+fn apply<'a>(plan: &'a Edit<'_>, attributes: &mut Attributes<'a>) {
+    for action in &plan.actions {
+        action.apply(attributes, plan.context);
     }
-    out
 }
 
 /// The message of a field that stands once; several mean their concatenation.
@@ -59,110 +53,145 @@ fn single(message: &[u8], number: u32) -> Cow<'_, [u8]> {
 
 /// The payload with the attributes of its resources changed; `None` if nothing has changed.
 pub(super) fn edit_resources(payload: &[u8], change: &mut dyn FnMut(&mut Attributes<'_>)) -> Option<Vec<u8>> {
-    rewrite(payload, |field| match field.number {
-        1 => with_resource(field.value, |resource| {
-            let mut attributes = Attributes::read(resource, 1);
-            change(&mut attributes);
-            attributes.write(resource)
-        }),
-        _ => None,
+    with_resources(payload, |resource| {
+        let mut attributes = Attributes::read(resource, 1);
+        change(&mut attributes);
+        attributes.write(resource)
     })
 }
 
-fn edit_resource(plan: &Edit<'_>, message: &[u8]) -> Option<Vec<u8>> {
-    with_resource(message, |resource| apply(plan, resource, 1))
-}
-
-/// A message with its resource, field 1, changed.
-fn with_resource(message: &[u8], change: impl FnOnce(&[u8]) -> Option<Vec<u8>>) -> Option<Vec<u8>> {
-    let resource = single(message, 1);
-    let edited = change(&resource)?;
-    let mut out = Vec::with_capacity(message.len() + 256);
-    put_delimited(&mut out, 1, &edited);
-    for field in fields(message).flatten().filter(|field| field.number != 1) {
-        out.extend_from_slice(field.whole);
-    }
-    Some(out)
-}
-
-fn apply(plan: &Edit<'_>, holder: &[u8], number: u32) -> Option<Vec<u8>> {
-    let mut attributes = Attributes::read(holder, number);
-    for action in &plan.actions {
-        action.apply(&mut attributes, plan.context);
-    }
-    attributes.write(holder)
-}
-
-fn edit_items(plan: &Edit<'_>, signal: Signal, message: &[u8]) -> Option<Vec<u8>> {
-    let resource = single(message, 1);
-    rewrite(message, |scope_items| match scope_items.number {
-        2 => {
-            let scope = single(scope_items.value, 1);
-            rewrite(scope_items.value, |item| match item.number {
-                2 => edit_item(
-                    plan,
-                    Place {
-                        signal,
-                        resource: &resource,
-                        scope: &scope,
-                    },
-                    item.value,
-                ),
-                _ => None,
-            })
+/// The payload with its resources, field 1 of each of its messages, changed.
+fn with_resources(payload: &[u8], mut change: impl FnMut(&[u8]) -> Option<Vec<u8>>) -> Option<Vec<u8>> {
+    let (mut out, mut changed) = (Splice::new(payload), false);
+    for field in fields(payload).flatten() {
+        let edited = (field.number == 1)
+            .then(|| change(&single(field.value, 1)))
+            .flatten();
+        let Some(edited) = edited else {
+            out.stays(field.whole);
+            continue;
+        };
+        let open = out.open(&field);
+        out.write(1, &edited);
+        for field in fields(field.value).flatten().filter(|field| field.number != 1) {
+            out.stays(field.whole);
         }
-        _ => None,
-    })
+        changed |= out.close(open, &field, true);
+    }
+    changed.then(|| out.finish())
 }
 
+/// The way to the attributes of items.
+struct Walk<'a> {
+    plan: &'a Edit<'a>,
+    signal: Signal,
+    out: Splice<'a>,
+    /// Memory of the last list of attributes.
+    entries: Vec<Entry<'a>>,
+}
+
+/// Where an item stands.
 #[derive(Clone, Copy)]
 struct Place<'a> {
-    signal: Signal,
     resource: &'a [u8],
     scope: &'a [u8],
 }
 
-fn edit_item(plan: &Edit<'_>, place: Place<'_>, item: &[u8]) -> Option<Vec<u8>> {
-    match place.signal {
-        Signal::Traces => edit_holder(plan, place, item, item, 9),
-        Signal::Logs => edit_holder(plan, place, item, item, 6),
-        Signal::Metrics => rewrite(item, |data| {
-            let number = match data.number {
-                // gauge, sum, histogram, exponential histogram, summary
-                5 | 7 | 11 => 7,
-                9 => 9,
-                10 => 1,
-                _ => return None,
-            };
-            rewrite(data.value, |point| match point.number {
-                1 => edit_holder(plan, place, item, point.value, number),
-                _ => None,
-            })
-        }),
+impl<'a> Walk<'a> {
+    fn export(&mut self, payload: &'a [u8]) -> bool {
+        self.each(
+            payload,
+            |number| number == 1,
+            |this, field| {
+                let resource = single(field.value, 1);
+                this.each(
+                    field.value,
+                    |number| number == 2,
+                    |this, field| {
+                        let scope = single(field.value, 1);
+                        let place = Place {
+                            resource: &resource,
+                            scope: &scope,
+                        };
+                        this.each(
+                            field.value,
+                            |number| number == 2,
+                            |this, item| this.item(place, item),
+                        )
+                    },
+                )
+            },
+        )
+    }
+
+    /// Changes fields of a message; gives whether one has changed.
+    fn each(
+        &mut self,
+        message: &'a [u8],
+        concerns: impl Fn(u32) -> bool,
+        mut change: impl FnMut(&mut Self, &Field<'a>) -> bool,
+    ) -> bool {
+        let mut any = false;
+        for field in fields(message).flatten() {
+            if !concerns(field.number) {
+                self.out.stays(field.whole);
+                continue;
+            }
+            let open = self.out.open(&field);
+            let changed = change(self, &field);
+            any |= self.out.close(open, &field, changed);
+        }
+        any
+    }
+
+    fn item(&mut self, place: Place<'_>, item: &Field<'a>) -> bool {
+        let item = item.value;
+        match self.signal {
+            Signal::Traces => self.holder(place, item, item, 9),
+            Signal::Logs => self.holder(place, item, item, 6),
+            Signal::Metrics => self.each(
+                item,
+                |number| points(number).is_some(),
+                |this, data| {
+                    let number = points(data.number).unwrap_or_default();
+                    this.each(
+                        data.value,
+                        |number| number == 1,
+                        |this, point| this.holder(place, item, point.value, number),
+                    )
+                },
+            ),
+        }
+    }
+
+    /// Changes a message that holds attributes as field `number`.
+    fn holder(&mut self, place: Place<'_>, item: &'a [u8], holder: &'a [u8], number: u32) -> bool {
+        let taken = self.plan.selection.takes(&Item {
+            signal: self.signal,
+            resource: place.resource,
+            scope: place.scope,
+            item,
+            holder,
+            number,
+        });
+        if !taken {
+            return false;
+        }
+        let mut attributes = Attributes::read_into(std::mem::take(&mut self.entries), holder, number);
+        apply(self.plan, &mut attributes);
+        let changed = attributes.splice(&mut self.out, holder);
+        self.entries = attributes.into_entries();
+        changed
     }
 }
 
-fn edit_holder(
-    plan: &Edit<'_>,
-    place: Place<'_>,
-    item: &[u8],
-    holder: &[u8],
-    number: u32,
-) -> Option<Vec<u8>> {
-    let Place {
-        signal,
-        resource,
-        scope,
-    } = place;
-    match plan.selection.takes(&Item {
-        signal,
-        resource,
-        scope,
-        item,
-        holder,
-        number,
-    }) {
-        true => apply(plan, holder, number),
-        false => None,
+/// The field of the attributes in the data points of a metric's field; `None` if it holds none.
+fn points(data: u32) -> Option<u32> {
+    match data {
+        // gauge, sum, histogram, exponential histogram, summary
+        5 | 7 | 11 => Some(7),
+        9 => Some(9),
+        10 => Some(1),
+        _ => None,
     }
 }

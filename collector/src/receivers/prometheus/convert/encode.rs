@@ -44,6 +44,11 @@ fn varint_length(value: usize) -> usize {
     bits.div_ceil(7) as usize
 }
 
+/// The length of a delimited field with a number below 16 and a value of so many bytes.
+pub(super) fn delimited_length(value: usize) -> usize {
+    1 + varint_length(value) + value
+}
+
 /// An attribute `{key, value: text}` as field `number`.
 pub(super) fn attribute(out: &mut Vec<u8>, number: u8, key: &str, value: &str) {
     let text = 1 + varint_length(value.len()) + value.len();

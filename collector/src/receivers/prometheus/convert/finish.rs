@@ -1,12 +1,13 @@
 //! The end of a scrape: what has ended is said, points become metrics, metrics one batch.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use karez_exposition::Kind;
 use karez_scrape::config::labels::{INSTANCE, JOB};
 
-use super::encode::{self, Point, attribute};
+use super::encode::{self, Point, attribute, delimited_length};
 use super::{Part, Run, Scrape, Shape};
 use crate::batch::{Batch, Signal};
 use crate::wire::field::{put_delimited, put_varint};
@@ -37,8 +38,8 @@ impl Scrape<'_> {
         let before = self.of.scrape.wrapping_sub(1);
         let scrape = self.of.scrape;
         // What was new was never told; what was known counts as seen before, and so as ended.
-        self.of.series.retain(|_, known| known.born != scrape);
-        for known in self.of.series.values_mut().filter(|known| known.seen == scrape) {
+        self.of.series.retain(|known| known.born != scrape);
+        for known in self.of.series.iter_mut().filter(|known| known.seen == scrape) {
             known.seen = before;
         }
         for group in self.of.groups.iter_mut().filter(|group| group.scrape == scrape) {
@@ -89,18 +90,19 @@ impl Scrape<'_> {
     /// Says which series have ended, and forgets them.
     fn ended(&mut self) {
         let scrape = self.of.scrape;
-        let mut gone: Vec<(u32, Vec<u8>)> = Vec::new();
-        self.of.series.retain(|_, known| {
+        let mut gone: Vec<(u32, Arc<[u8]>)> = Vec::new();
+        self.of.series.retain(|known| {
             if known.seen == scrape {
                 return true;
             }
             if let Part::Number { attributes, .. } = &known.part
                 && known.tracked
             {
-                gone.push((known.metric, attributes.to_vec()));
+                gone.push((known.metric, attributes.clone()));
             }
             false
         });
+        self.of.series.order();
         // One run a metric.
         gone.sort_by_key(|(metric, _)| *metric);
         for (metric, attributes) in gone {
@@ -182,6 +184,9 @@ impl Scrape<'_> {
         self.runs
             .sort_by_key(|run| (metrics[run.metric as usize].place, run.metric));
         let mut by_place: Vec<Vec<u8>> = vec![Vec::new(); self.of.places.len()];
+        // Most belongs to the target's own place: the points, and for each metric what it is called.
+        by_place[0].reserve(self.out.len() + self.out.len() / 8 + 4096);
+        self.of.size = self.out.len();
         for runs in self.runs.chunk_by(|a, b| a.metric == b.metric) {
             let metric = &metrics[runs[0].metric as usize];
             let points: Vec<&[u8]> = runs
@@ -266,18 +271,31 @@ fn put_metric(
         Shape::Exponential => (10, &[2 << 3, CUMULATIVE as u8]),
         Shape::Summary => (11, &[]),
     };
-    let mut body = Vec::with_capacity(name.len() + help.len() + length + 64);
-    put_delimited(&mut body, 1, name.as_bytes());
+    let mut kind_of = Vec::with_capacity(48);
+    attribute(&mut kind_of, 12, "prometheus.type", kind.as_str());
+    let told = |text: &str| {
+        if text.is_empty() {
+            0
+        } else {
+            delimited_length(text.len())
+        }
+    };
+    let data = length + tail.len();
+    let body =
+        delimited_length(name.len()) + told(help) + told(unit) + delimited_length(data) + kind_of.len();
+    out.reserve(delimited_length(body));
+    put_varint(out, 2 << 3 | 2);
+    put_varint(out, body as u64);
+    put_delimited(out, 1, name.as_bytes());
     if !help.is_empty() {
-        put_delimited(&mut body, 2, help.as_bytes());
+        put_delimited(out, 2, help.as_bytes());
     }
     if !unit.is_empty() {
-        put_delimited(&mut body, 3, unit.as_bytes());
+        put_delimited(out, 3, unit.as_bytes());
     }
-    put_varint(&mut body, u64::from(number << 3 | 2));
-    put_varint(&mut body, (length + tail.len()) as u64);
-    points.iter().for_each(|points| body.extend_from_slice(points));
-    body.extend_from_slice(tail);
-    attribute(&mut body, 12, "prometheus.type", kind.as_str());
-    put_delimited(out, 2, &body);
+    put_varint(out, u64::from(number << 3 | 2));
+    put_varint(out, data as u64);
+    points.iter().for_each(|points| out.extend_from_slice(points));
+    out.extend_from_slice(tail);
+    out.extend_from_slice(&kind_of);
 }

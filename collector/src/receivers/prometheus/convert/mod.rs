@@ -11,6 +11,7 @@
 mod encode;
 mod finish;
 mod group;
+mod memory;
 mod place;
 mod resolve;
 
@@ -24,6 +25,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use encode::Point;
 use group::Group;
+use memory::{Hashed, Known, Memory};
 use place::Place;
 
 pub use finish::Report;
@@ -62,7 +64,7 @@ pub enum Limit {
 #[derive(Debug)]
 enum Part {
     /// A point of its own; its attributes are encoded.
-    Number { attributes: Box<[u8]>, sum: bool },
+    Number { attributes: Arc<[u8]>, sum: bool },
     /// When the counting of another series began.
     NumberCreated { identity: u64 },
     /// A bucket of a histogram.
@@ -83,21 +85,6 @@ enum Part {
     ScopeInfo { attributes: Box<[u8]> },
     /// Dropped by a rule.
     Dropped,
-}
-
-/// A series that was seen.
-#[derive(Debug)]
-struct Known {
-    /// The scrape in which it was seen last.
-    seen: u32,
-    /// The scrape in which it was seen first.
-    born: u32,
-    /// What was known of types when it was resolved.
-    epoch: u32,
-    metric: u32,
-    /// Its end is told: not so for series with timestamps of their own.
-    tracked: bool,
-    part: Part,
 }
 
 /// What is said about a family.
@@ -135,7 +122,7 @@ pub struct Conversion {
     seed: u64,
     scrape: u32,
     epoch: u32,
-    series: HashMap<u64, Known, Hashed>,
+    series: Memory,
     families: HashMap<Arc<str>, Family>,
     metrics: Vec<Metric>,
     metric_index: HashMap<(u32, Arc<str>, Shape), u32>,
@@ -144,36 +131,8 @@ pub struct Conversion {
     free_groups: Vec<u32>,
     places: Vec<Place>,
     builder: Builder,
-}
-
-/// Keys that are hashes already.
-#[derive(Debug, Default, Clone, Copy)]
-struct Hashed;
-
-impl std::hash::BuildHasher for Hashed {
-    type Hasher = Pass;
-
-    fn build_hasher(&self) -> Pass {
-        Pass(0)
-    }
-}
-
-struct Pass(u64);
-
-impl std::hash::Hasher for Pass {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        self.0 = bytes
-            .iter()
-            .fold(self.0, |hash, byte| hash.rotate_left(8) ^ u64::from(*byte));
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        self.0 = value;
-    }
+    /// What the points of the last scrape took.
+    size: usize,
 }
 
 impl Conversion {
@@ -187,7 +146,7 @@ impl Conversion {
             seed: rand::random(),
             scrape: 0,
             epoch: 0,
-            series: HashMap::default(),
+            series: Memory::default(),
             families: HashMap::new(),
             metrics: Vec::new(),
             metric_index: HashMap::new(),
@@ -196,6 +155,7 @@ impl Conversion {
             free_groups: Vec::new(),
             places: vec![place],
             builder: Builder::default(),
+            size: 0,
         }
     }
 
@@ -218,13 +178,14 @@ impl Conversion {
             self.scrape = scrape;
         }
         self.scrape = self.scrape.wrapping_add(1);
+        self.series.start();
         for place in &mut self.places {
             place.start();
         }
         Scrape {
             now,
             openmetrics: false,
-            out: Vec::new(),
+            out: Vec::with_capacity(self.size + self.size / 16),
             runs: Vec::new(),
             positions: HashMap::default(),
             exemplars: Vec::new(),
@@ -286,47 +247,54 @@ impl Scrape<'_> {
         }
     }
 
-    /// What is known of a series; resolved anew when it is new, or when types were learnt since.
-    fn known(&mut self, series: &str, tracked: bool, native: bool) -> Result<u64, Limit> {
+    /// Where what is known of a series is; resolved anew when it is new, or when types were learnt since.
+    fn known(&mut self, series: &str, tracked: bool, native: bool) -> Result<usize, Limit> {
         self.samples += 1;
         let of = &mut *self.of;
         let key = xxh3_64_with_seed(series.as_bytes(), of.seed ^ u64::from(native));
-        let (scrape, epoch) = (of.scrape, of.epoch);
-        let born = match of.series.get_mut(&key) {
-            Some(known) if known.epoch == epoch => {
-                known.seen = scrape;
-                known.tracked = tracked;
+        let (scrape, order) = (of.scrape, self.samples as u32);
+        let place = of.series.find(key);
+        let mut born = scrape;
+        if let Some(known) = place.and_then(|place| of.series.at_mut(place)) {
+            if known.epoch == of.epoch {
+                (known.seen, known.order, known.tracked) = (scrape, order, tracked);
                 if !matches!(known.part, Part::Dropped) {
                     self.kept += 1;
                 }
-                return self.within(key);
+                return self.within(place.unwrap_or_default());
             }
-            Some(known) => known.born,
-            None => scrape,
-        };
+            born = known.born;
+        }
         let (metric, part) = of.resolve(series, self.openmetrics, native)?;
-        let dropped = matches!(part, Part::Dropped);
+        if !matches!(part, Part::Dropped) {
+            self.kept += 1;
+            self.added += u64::from(born == scrape);
+        }
         let known = Known {
+            key,
             seen: scrape,
             born,
             epoch: of.epoch,
             metric,
+            order,
             tracked,
             part,
         };
-        of.series.insert(key, known);
-        if !dropped {
-            self.kept += 1;
-            self.added += u64::from(born == scrape);
-        }
-        self.within(key)
+        let place = match place.and_then(|place| Some((place, of.series.at_mut(place)?))) {
+            Some((place, before)) => {
+                *before = known;
+                place
+            }
+            None => of.series.add(known),
+        };
+        self.within(place)
     }
 
-    fn within(&self, key: u64) -> Result<u64, Limit> {
+    fn within(&self, place: usize) -> Result<usize, Limit> {
         match self.of.config.limits.samples {
-            0 => Ok(key),
+            0 => Ok(place),
             limit if self.kept > limit => Err(Limit::Samples(limit)),
-            _ => Ok(key),
+            _ => Ok(place),
         }
     }
 }
@@ -357,9 +325,9 @@ impl Sink for Scrape<'_> {
 
     fn sample(&mut self, sample: &Sample<'_>) -> Result<(), Limit> {
         let (time, tracked) = self.time(sample.timestamp);
-        let key = self.known(sample.series, tracked, false)?;
+        let place = self.known(sample.series, tracked, false)?;
         self.exemplars.clear();
-        let Some(known) = self.of.series.get(&key) else {
+        let Some(known) = self.of.series.at(place) else {
             return Ok(());
         };
         let (metric, scrape) = (known.metric, self.of.scrape);
@@ -433,8 +401,8 @@ impl Sink for Scrape<'_> {
             return Err(Limit::Buckets(limit));
         }
         let (time, tracked) = self.time(histogram.timestamp);
-        let key = self.known(histogram.series, tracked, true)?;
-        let Some(known) = self.of.series.get(&key) else {
+        let place = self.known(histogram.series, tracked, true)?;
+        let Some(known) = self.of.series.at(place) else {
             return Ok(());
         };
         if let Part::Native { group } = known.part {

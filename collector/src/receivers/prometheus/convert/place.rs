@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use karez_scrape::config::Target;
 use karez_scrape::config::labels::{INSTANCE, JOB, SCHEME};
 
-use super::encode::attribute;
-use crate::wire::field::put_delimited;
+use super::encode::{attribute, delimited_length};
+use crate::wire::field::{put_delimited, put_varint};
 
 /// The scope of what has none of its own.
 const SCOPE: &str = "karez/receiver/prometheus";
@@ -103,17 +103,36 @@ impl Place {
 
     /// `ResourceMetrics` with these metrics (field 2 of a `ScopeMetrics`, encoded).
     pub(super) fn put(&self, out: &mut Vec<u8>, info: &[u8], metrics: &[u8]) {
-        let mut scope = Vec::with_capacity(metrics.len() + self.scope.len() + 64);
-        put_delimited(&mut scope, 1, &[self.scope.as_slice(), &self.scope_info].concat());
-        scope.extend_from_slice(metrics);
-        if !self.key.schema_url.is_empty() {
-            put_delimited(&mut scope, 3, self.key.schema_url.as_bytes());
+        let schema_url = self.key.schema_url.as_bytes();
+        let told = if schema_url.is_empty() {
+            0
+        } else {
+            delimited_length(schema_url.len())
+        };
+        let own = self.scope.len() + self.scope_info.len();
+        let scope = delimited_length(own) + metrics.len() + told;
+        let known = self.resource.len() + info.len();
+        let resource = delimited_length(known) + delimited_length(scope);
+        out.reserve(delimited_length(resource));
+        put_head(out, 1, resource);
+        put_head(out, 1, known);
+        out.extend_from_slice(&self.resource);
+        out.extend_from_slice(info);
+        put_head(out, 2, scope);
+        put_head(out, 1, own);
+        out.extend_from_slice(&self.scope);
+        out.extend_from_slice(&self.scope_info);
+        out.extend_from_slice(metrics);
+        if !schema_url.is_empty() {
+            put_delimited(out, 3, schema_url);
         }
-        let mut resource = Vec::with_capacity(scope.len() + self.resource.len() + info.len() + 32);
-        put_delimited(&mut resource, 1, &[self.resource.as_slice(), info].concat());
-        put_delimited(&mut resource, 2, &scope);
-        put_delimited(out, 1, &resource);
     }
+}
+
+/// Key and length of a field whose value follows.
+fn put_head(out: &mut Vec<u8>, number: u8, length: usize) {
+    out.push(number << 3 | 2);
+    put_varint(out, length as u64);
 }
 
 fn host_and_port(instance: &str) -> (&str, &str) {

@@ -168,7 +168,7 @@ impl Conversion {
                     identity: identity(metric, &attributes),
                 },
                 _ => Part::Number {
-                    attributes: attributes.into(),
+                    attributes: self.series.share(attributes),
                     sum: shape == Shape::Sum,
                 },
             };
