@@ -11,6 +11,7 @@ mod acceptance;
 mod change;
 mod datagrams;
 mod demo;
+mod divided;
 mod input;
 mod interop;
 mod kubectl;
@@ -40,6 +41,7 @@ fn main() {
         nothing_lost::trials(),
         interop::trials(),
         patterns::trials(),
+        divided::trials(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit();
 }

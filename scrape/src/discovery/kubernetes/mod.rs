@@ -9,6 +9,7 @@
 
 mod client;
 pub mod objects;
+mod slim;
 mod store;
 
 use std::collections::{HashMap, HashSet};
@@ -28,6 +29,7 @@ use serde::de::DeserializeOwned;
 
 use super::{Context, Health, Sink};
 use objects::Others;
+use slim::Slim;
 use store::{Key, Store};
 
 pub(super) async fn run(config: KubernetesDiscovery, sink: Sink, cx: Context) {
@@ -167,7 +169,7 @@ impl Watcher {
 
     fn watch<K>(&mut self, scope: &Scope, api: Api<K>, config: watcher::Config, told: fn(Event<K>) -> Told)
     where
-        K: kube::Resource + ResourceExt + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+        K: kube::Resource + ResourceExt + Slim + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
     {
         let number = self.scopes.len();
         self.scopes.push(scope.namespace.clone());
@@ -452,10 +454,10 @@ fn heard<K>(
     told: fn(Event<K>) -> Told,
 ) -> impl Stream<Item = Heard> + Send
 where
-    K: kube::Resource + ResourceExt + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+    K: kube::Resource + Slim + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
     // What nobody reads is not kept.
-    let bare = |object: &mut K| object.managed_fields_mut().clear();
+    let bare = |object: &mut K| object.slim();
     watch(api, config)
         .default_backoff()
         .modify(bare)
