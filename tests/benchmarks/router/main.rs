@@ -7,10 +7,11 @@
 //!     └─────────────────────── bare ───────────────────────────────────────▶
 //! ```
 //!
-//! `arena.rs` makes the network and pins the programs, `contender/` starts the pairs, `rounds.rs` measures, `report.rs`
+//! `arena.rs` makes the network and pins the programs, `awake.rs` keeps their cores from resting, `contender/` starts the pairs, `rounds.rs` measures, `report.rs`
 //! tells. The numbers are of this machine at this moment; their ratios are what to look at.
 
 mod arena;
+mod awake;
 mod contender;
 mod load;
 mod options;
@@ -28,9 +29,10 @@ use clap::Parser;
 use options::Options;
 
 fn main() -> anyhow::Result<()> {
-    let mut arguments = std::env::args().skip(1);
-    if arguments.next().as_deref() == Some(server::COMMAND) {
-        return server::run();
+    match std::env::args().nth(1).as_deref() {
+        Some(server::COMMAND) => return server::run(),
+        Some(awake::COMMAND) => awake::run(),
+        _ => {}
     }
     let options = Options::parse();
     if !arena::inside() && !options.no_namespaces {

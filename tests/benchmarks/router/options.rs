@@ -28,6 +28,9 @@ pub(crate) struct Options {
     /// Which cores the programs run on.
     #[arg(long, value_enum, default_value_t = Pinning::Sides)]
     pub(crate) pinning: Pinning,
+    /// Let cores rest when nobody has work for them: in a virtual machine their way back is measured, too.
+    #[arg(long)]
+    pub(crate) let_sleep: bool,
     /// Stay in this network namespace: loopback only, and its congestion control.
     #[arg(long)]
     pub(crate) no_namespaces: bool,

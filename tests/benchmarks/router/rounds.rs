@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use tokio::time::{Instant, sleep};
 
 use crate::arena::{self, Arena};
+use crate::awake::Awake;
 use crate::contender::{self, Contender, Start};
 use crate::load;
 use crate::options::{Metric, Options, PathKind, Who};
@@ -19,6 +20,9 @@ const SETTLED: f64 = 0.995;
 pub(crate) async fn run(options: &Options) -> anyhow::Result<Report> {
     let mut report = Report::default();
     arena::pin_client(options.pinning)?;
+    let _awake = (!options.let_sleep)
+        .then(|| Awake::start(options.pinning))
+        .transpose()?;
     for &path in PathKind::value_variants() {
         let chosen = if options.paths.is_empty() {
             path == PathKind::Loopback || arena::inside()

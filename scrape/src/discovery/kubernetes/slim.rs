@@ -178,27 +178,40 @@ mod tests {
             json!({"name": name, "containerID": format!("c://{name}"), "ready": true, "restartCount": 1,
             "image": "i", "imageID": "x"})
         };
-        let pod = of(json!({"metadata": meta("p"), "spec": {"nodeName": "n", "containers": [one("c")],
+        let pod = of(
+            json!({"metadata": meta("p"), "spec": {"nodeName": "n", "containers": [one("c")],
             "initContainers": [one("i")], "volumes": [{"name": "v", "emptyDir": {}}]},
             "status": {"podIP": "10.0.0.1", "hostIP": "10.0.0.2", "phase": "Running", "qosClass": "Burstable",
                 "conditions": [{"type": "Initialized", "status": "True"}, {"type": "Ready", "status": "True"}],
-                "containerStatuses": [status("c")], "initContainerStatuses": [status("i")]}}));
-        let service = of(json!({"metadata": meta("s"), "spec": {"type": "LoadBalancer", "clusterIP": "10.1.0.1",
+                "containerStatuses": [status("c")], "initContainerStatuses": [status("i")]}}),
+        );
+        let service = of(
+            json!({"metadata": meta("s"), "spec": {"type": "LoadBalancer", "clusterIP": "10.1.0.1",
             "loadBalancerIP": "1.2.3.4", "selector": {"a": "b"}, "ports": [{"name": "p", "port": 80, "protocol": "TCP"}]},
-            "status": {"loadBalancer": {"ingress": [{"ip": "1.2.3.4"}]}}}));
-        let node = of(json!({"metadata": meta("n"), "spec": {"providerID": "x://1", "podCIDR": "10.0.0.0/24"},
+            "status": {"loadBalancer": {"ingress": [{"ip": "1.2.3.4"}]}}}),
+        );
+        let node = of(
+            json!({"metadata": meta("n"), "spec": {"providerID": "x://1", "podCIDR": "10.0.0.0/24"},
             "status": {"addresses": [{"type": "InternalIP", "address": "10.0.0.2"}], "images": [{"names": ["i"]}],
-                "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}}}}));
+                "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}}}}),
+        );
         let reference = json!({"kind": "Pod", "name": "p", "namespace": "ns"});
-        let slice = of(json!({"metadata": meta("s-1"), "addressType": "IPv4", "ports": [{"name": "m", "port": 9090}],
-            "endpoints": [{"addresses": ["10.0.0.1"], "nodeName": "n", "targetRef": reference, "conditions": {"ready": true}}]}));
-        let endpoints = of(json!({"metadata": meta("s"), "subsets": [{"ports": [{"name": "m", "port": 9090}],
-            "addresses": [{"ip": "10.0.0.1", "nodeName": "n", "targetRef": reference}]}]}));
+        let slice = of(
+            json!({"metadata": meta("s-1"), "addressType": "IPv4", "ports": [{"name": "m", "port": 9090}],
+            "endpoints": [{"addresses": ["10.0.0.1"], "nodeName": "n", "targetRef": reference, "conditions": {"ready": true}}]}),
+        );
+        let endpoints = of(
+            json!({"metadata": meta("s"), "subsets": [{"ports": [{"name": "m", "port": 9090}],
+            "addresses": [{"ip": "10.0.0.1", "nodeName": "n", "targetRef": reference}]}]}),
+        );
         (Around(pod, service, node), slice, endpoints)
     }
 
     /// Everything that discovery makes of them.
-    fn groups(world: &(Around, EndpointSlice, Endpoints), ingress: &Ingress) -> Vec<karez_scrape_config::Group> {
+    fn groups(
+        world: &(Around, EndpointSlice, Endpoints),
+        ingress: &Ingress,
+    ) -> Vec<karez_scrape_config::Group> {
         let (around, slice, endpoints) = world;
         vec![
             objects::pod(&around.0, around),
@@ -225,7 +238,14 @@ mod tests {
         ingress.slim();
         assert_eq!(groups(&world, &ingress), before);
         let left = serde_json::to_string(&world.0.0).unwrap();
-        for gone in ["volumes", "env", "resourceVersion", "qosClass", "Initialized", "imageID\":\"x"] {
+        for gone in [
+            "volumes",
+            "env",
+            "resourceVersion",
+            "qosClass",
+            "Initialized",
+            "imageID\":\"x",
+        ] {
             assert!(!left.contains(gone), "{gone} is still in {left}");
         }
     }

@@ -1,14 +1,12 @@
 //! A multiplexed connection: the core, two tasks that move its bytes, and one that keeps its lanes.
 //!
 //! ```text
-//!  streams' tasks ──▶ State { Mux, Outgoing } ──writer task: seal, one write──▶ socket
-//!  streams' tasks ◀── State { Mux }           ◀──reader task: one read, open─── socket
+//!  streams' tasks ──▶ State { Mux, Outgoing } ──Writer: seal, one write (writer.rs)──▶ socket
+//!  streams' tasks ◀── State { Mux }           ◀──reader task: one read, open───────── socket
 //! ```
 //!
 //! The state is locked for as long as it takes to copy frames into records or out of them, never while something is
-//! sealed, opened, or in a system call. The writer writes what there is as soon as it is woken, and whatever has come
-//! meanwhile next. Letting all ready tasks go first fills records better, but the peer's core waits meanwhile: 64
-//! connections had a quarter fewer requests a second.
+//! sealed, opened, or in a system call.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -17,28 +15,26 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::CertificateDer;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::AsyncReadExt;
+use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::super::error::{ConnectionError, Party};
-use super::super::tcp::Watch;
 use super::frame::ProtocolError;
 use super::greeting::Ticket;
 use super::incoming::{Incoming, Opening};
 use super::lane::{LaneReceive, LaneSend};
 use super::mux::{End, Mux};
 use super::outgoing::Outgoing;
-use super::record::{RecordError, Sealer};
+use super::record::RecordError;
+use super::writer::Writer;
 use crate::buffer::Size;
 
 /// A silent peer is gone after this.
 pub(super) const IDLE: Duration = Duration::from_secs(10);
-/// How often a quiet connection says that it lives.
-const KEEP_ALIVE: Duration = Duration::from_secs(3);
 /// A closed connection may say why for this long.
-const LINGER: Duration = Duration::from_secs(2);
+pub(super) const LINGER: Duration = Duration::from_secs(2);
 /// What a side that broke the protocol is told with.
 const PROTOCOL: u32 = 3;
 
@@ -56,11 +52,23 @@ pub(super) struct State {
     pub(super) lanes: HashMap<u32, Parts>,
 }
 
+/// What waits to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unwritten {
+    Nothing,
+    /// So many frames are laid out, and more may be due.
+    Frames(usize),
+}
+
 /// A connection as its tasks see it.
 pub(super) struct Shared {
     state: Mutex<State>,
+    /// The writing end, until the connection has ended.
+    pub(super) writer: Mutex<Option<Writer>>,
     /// There is something to write.
-    to_write: Notify,
+    pub(super) to_write: Notify,
+    /// When something was last written, in microseconds from the start.
+    pub(super) written: AtomicU64,
     /// The connection has ended.
     pub(super) over: CancellationToken,
     error: OnceLock<ConnectionError>,
@@ -73,12 +81,13 @@ pub(super) struct Shared {
     /// What lanes carried, apart: the connection itself may be silent meanwhile.
     pub(super) lanes_sent: AtomicU64,
     pub(super) lanes_received: AtomicU64,
-    started: Instant,
+    pub(super) started: Instant,
 }
 
 impl Shared {
     pub(super) fn new(
         mux: Mux,
+        writer: Writer,
         remote: SocketAddr,
         peer: Option<CertificateDer<'static>>,
         ticket: Ticket,
@@ -91,7 +100,9 @@ impl Shared {
         };
         Self {
             state: Mutex::new(state),
+            writer: Mutex::new(Some(writer)),
             to_write: Notify::new(),
+            written: AtomicU64::new(0),
             over: CancellationToken::new(),
             error: OnceLock::new(),
             remote,
@@ -108,22 +119,31 @@ impl Shared {
 
     /// Does something with the state, then wakes whom that concerns.
     pub(super) fn with<R>(&self, action: impl FnOnce(&mut State) -> R) -> R {
+        let (result, write) = self.act(action);
+        if write != Unwritten::Nothing {
+            self.to_write.notify_one();
+        }
+        result
+    }
+
+    /// Does something with the state, wakes whom that concerns, and says what is to be written now.
+    pub(super) fn act<R>(&self, action: impl FnOnce(&mut State) -> R) -> (R, Unwritten) {
         let (result, wakes, write, over) = {
             let mut state = self.state.lock().expect("nothing panics while it is held");
             let result = action(&mut state);
-            let write = !state.out.is_empty() || state.mux.has_due();
+            let write = match state.out.frames() {
+                0 if !state.mux.has_due() => Unwritten::Nothing,
+                frames => Unwritten::Frames(frames),
+            };
             (result, state.mux.take_wakes(), write, state.mux.end().is_some())
         };
         for waker in wakes {
             waker.wake();
         }
-        if write {
-            self.to_write.notify_one();
-        }
         if over && !self.over.is_cancelled() {
             self.over.cancel();
         }
-        result
+        (result, write)
     }
 
     /// Why the connection is over.
@@ -168,7 +188,7 @@ impl Shared {
         Duration::from_micros(self.round_trip.load(Ordering::Relaxed))
     }
 
-    fn now(&self) -> u64 {
+    pub(super) fn now(&self) -> u64 {
         micros(self.started.elapsed())
     }
 
@@ -182,80 +202,8 @@ impl Shared {
     }
 }
 
-fn micros(duration: Duration) -> u64 {
+pub(super) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
-}
-
-/// Hands what is to be said to the socket, until the connection ends.
-pub(super) async fn write(
-    shared: Arc<Shared>,
-    mut socket: OwnedWriteHalf,
-    mut sealer: Sealer,
-    mut watch: Watch,
-) {
-    let mut alive = tokio::time::interval(KEEP_ALIVE);
-    let mut sent = 0;
-    loop {
-        tokio::select! {
-            biased;
-            () = shared.to_write.notified() => {}
-            () = shared.over.cancelled() => {}
-            _ = alive.tick() => {
-                let now = shared.sent.load(Ordering::Relaxed);
-                if sent == now {
-                    shared.with(|state| state.mux.ping(shared.now()));
-                }
-                sent = now;
-            }
-        }
-        let flushed = tokio::select! {
-            biased;
-            flushed = flush(&shared, &mut socket, &mut sealer, &mut watch) => flushed,
-            () = linger(&shared) => return,
-        };
-        if let Err(error) = flushed {
-            shared.fail(ConnectionError::Lost(error));
-        }
-        if shared.over.is_cancelled() {
-            let _ = socket.shutdown().await;
-            return;
-        }
-    }
-}
-
-async fn linger(shared: &Shared) {
-    shared.over.cancelled().await;
-    tokio::time::sleep(LINGER).await;
-}
-
-/// Writes until nothing is left to write.
-async fn flush(
-    shared: &Shared,
-    socket: &mut OwnedWriteHalf,
-    sealer: &mut Sealer,
-    watch: &mut Watch,
-) -> Result<(), String> {
-    loop {
-        let (batch, waited) = shared.with(|state| {
-            state.mux.pump(&mut state.out);
-            let batch = state.out.take();
-            (batch, state.mux.room_made())
-        });
-        let Some(mut batch) = batch else {
-            if waited {
-                // Whoever was woken has something to say, and is to say it before this sleeps.
-                tokio::task::yield_now().await;
-                continue;
-            }
-            return Ok(());
-        };
-        let place = batch.seal(sealer).map_err(|error| error.to_string())?;
-        shared.sent.fetch_add(place.len() as u64, Ordering::Relaxed);
-        let bytes = place.len();
-        let written = socket.write_all(batch.bytes(place)).await;
-        written.map_err(|error| error.to_string())?;
-        watch.sent(socket.as_ref(), bytes);
-    }
 }
 
 /// Why nothing more is read.

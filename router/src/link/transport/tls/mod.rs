@@ -28,6 +28,7 @@ mod setup;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 use std::future::poll_fn;
 use std::net::SocketAddr;

@@ -28,6 +28,8 @@ pub(super) struct Outgoing {
     open: Option<usize>,
     /// Where the next byte goes.
     filled: usize,
+    /// How many frames were laid out.
+    frames: usize,
 }
 
 /// Records that are to be sealed and sent.
@@ -44,11 +46,13 @@ impl Outgoing {
             ends: Vec::new(),
             open: None,
             filled: START,
+            frames: 0,
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.buffer.is_none()
+    /// How many frames wait here.
+    pub(super) fn frames(&self) -> usize {
+        self.frames
     }
 
     /// What was laid out; the next frames go into another buffer.
@@ -56,6 +60,7 @@ impl Outgoing {
         self.close();
         let buffer = self.buffer.take()?;
         self.filled = START;
+        self.frames = 0;
         Some(Batch {
             buffer,
             ends: std::mem::take(&mut self.ends),
@@ -100,6 +105,7 @@ impl Output for Outgoing {
         }
         let at = self.filled;
         self.filled += needed;
+        self.frames += 1;
         let buffer = self.buffer.get_or_insert_with(|| Buffer::lend(self.size));
         let (head, space) = buffer[at..at + needed].split_at_mut(frame::HEADER);
         head.copy_from_slice(&header);
@@ -170,7 +176,7 @@ mod tests {
         assert_eq!(payloads, 4 * PAYLOAD);
         let mut batch = out.take().expect("it is full");
         assert_eq!(records(&mut batch).len(), 4);
-        assert!(out.is_empty());
+        assert_eq!(out.frames(), 0);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use super::super::tcp::{self, Watch};
 use super::super::{ConnectionError, Party, Settings};
 use super::TlsConnection;
-use super::connection::{IDLE, Parts, Shared, alerted, read, write};
+use super::connection::{IDLE, Parts, Shared, alerted, read};
 use super::greeting::{Greeting, GreetingError, Purpose, Ticket};
 use super::handshake::{HandshakeError, Secured};
 use super::incoming::{Incoming, Opening};
@@ -23,6 +23,7 @@ use super::keeper::{LaneDialler, keep};
 use super::lane::{LaneReceive, LaneSend};
 use super::mux::{Limits, Mux, Side};
 use super::record::{DATA, HEADER, Sealer, TRAILER};
+use super::writer::{Writer, write};
 use crate::buffer::Size;
 
 /// What peers may send us without an answer: little for each stream at first, since it grows for those that need it,
@@ -148,9 +149,17 @@ impl Greeter {
         let round_trip = measured.unwrap_or(round_trip);
         let mut mux = Mux::new(side, limits(self.settings), theirs);
         mux.set_round_trip(round_trip);
-        let shared = Arc::new(Shared::new(mux, self.remote, self.peer, ticket, round_trip));
         let watch = Watch::new(self.settings.congestion);
-        tokio::spawn(write(shared.clone(), self.writer, self.sealer, watch));
+        let writer = Writer::new(self.writer, self.sealer, watch);
+        let shared = Arc::new(Shared::new(
+            mux,
+            writer,
+            self.remote,
+            self.peer,
+            ticket,
+            round_trip,
+        ));
+        tokio::spawn(write(shared.clone()));
         tokio::spawn(read(shared.clone(), self.reader, self.incoming));
         tokio::spawn(keep(shared.clone(), dialler));
         (TlsConnection::new(shared.clone()), shared)

@@ -98,9 +98,9 @@ impl TlsSend {
             if chunks.iter().all(Bytes::is_empty) {
                 return Ok(());
             }
-            let wrote = poll_fn(|context| self.poll_mux(chunks, context)).await?;
+            let (wrote, now) = poll_fn(|context| self.poll_mux(chunks, context)).await?;
             let round_trip = self.handle.shared.round_trip();
-            match self.meter.add(wrote as u64, round_trip, Instant::now()) {
+            match self.meter.add(wrote as u64, round_trip, now) {
                 Weight::Light => {}
                 Weight::Growing => self.handle.shared.with(|state| state.mux.want_lane(self.id)),
                 Weight::Bulk => self.take_lane(),
@@ -108,11 +108,17 @@ impl TlsSend {
         }
     }
 
-    fn poll_mux(&self, chunks: &mut [Bytes], context: &mut Context<'_>) -> Poll<Result<usize, WriteError>> {
-        let shared = &self.handle.shared;
-        let wrote = shared.with(|state| state.mux.write(self.id, chunks, &mut state.out, context.waker()));
+    fn poll_mux(
+        &self,
+        chunks: &mut [Bytes],
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(usize, Instant), WriteError>> {
+        let now = Instant::now();
+        let wrote = self.handle.shared.send(now, |state| {
+            state.mux.write(self.id, chunks, &mut state.out, context.waker())
+        });
         match wrote {
-            Write::Wrote(wrote) => Poll::Ready(Ok(wrote)),
+            Write::Wrote(wrote) => Poll::Ready(Ok((wrote, now))),
             Write::Blocked => Poll::Pending,
             refused => Poll::Ready(Err(self.error(&refused))),
         }
