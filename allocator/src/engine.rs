@@ -93,7 +93,7 @@ impl Engine {
 
     /// Another leads, or this one.
     fn take_standing(&self, standing: &Standing) {
-        if *standing == Standing::Leads {
+        if standing.leads() {
             self.shared.write().lead();
         }
     }

@@ -44,8 +44,18 @@ pub(crate) enum Standing {
     Unknown,
     /// It decides.
     Leads,
+    /// It decides as long as nobody says otherwise: the API does not answer, so that it cannot renew its Lease. Nor could
+    /// another take it where the API answers nobody; where it answers others, they are to be asked.
+    Acts,
     /// Another decides; `None` while nobody does.
     Follows(Option<Peer>),
+}
+
+impl Standing {
+    /// Whether it decides.
+    pub(crate) fn leads(&self) -> bool {
+        matches!(self, Standing::Leads | Standing::Acts)
+    }
 }
 
 /// The Lease that is sought.
@@ -66,6 +76,8 @@ struct Seeker {
     seen: Option<(String, Instant)>,
     /// When one's own Lease was renewed last.
     renewed: Option<Instant>,
+    /// Who was seen to hold it last.
+    leader: Option<Peer>,
     said: Option<String>,
 }
 
@@ -80,6 +92,7 @@ pub(crate) async fn seek(
         api: Api::namespaced(client, &sought.namespace),
         seen: None,
         renewed: None,
+        leader: None,
         said: None,
         sought,
     };
@@ -119,6 +132,12 @@ fn tell(standing: &Standing, sought: &Sought) {
     match standing {
         Standing::Unknown => {}
         Standing::Leads => tracing::info!(lease, "this allocator leads"),
+        Standing::Acts => {
+            tracing::warn!(
+                lease,
+                "the Lease cannot be renewed; this allocator decides until somebody else does"
+            );
+        }
         Standing::Follows(Some(leader)) => {
             tracing::info!(lease, leader = leader.identity, "this allocator follows another");
         }
@@ -140,7 +159,8 @@ impl Seeker {
         let holder = holder(&lease);
         if !holder.is_empty() && holder != self.sought.own.identity && !self.has_run_out(&lease) {
             self.renewed = None;
-            return Ok(Standing::Follows(Some(peer(&lease))));
+            self.leader = Some(peer(&lease));
+            return Ok(Standing::Follows(self.leader.clone()));
         }
         let taken = self.lease(Some(&lease));
         match self
@@ -160,7 +180,7 @@ impl Seeker {
 
     fn leads(&mut self) -> Standing {
         self.renewed = Some(Instant::now());
-        self.seen = None;
+        (self.seen, self.leader) = (None, None);
         Standing::Leads
     }
 
@@ -230,16 +250,14 @@ impl Seeker {
         }
     }
 
-    /// The API cannot be asked: who led goes on until others may take over.
+    /// The API cannot be asked: who led goes on, and who followed follows, as far as they can know.
     fn without_answer(&mut self, reason: String) -> Standing {
         self.say(reason);
         let deadline = self.sought.duration * 2 / 3;
         match self.renewed {
             Some(renewed) if renewed.elapsed() < deadline => Standing::Leads,
-            _ => {
-                self.renewed = None;
-                Standing::Follows(None)
-            }
+            Some(_) => Standing::Acts,
+            None => Standing::Follows(self.leader.clone()),
         }
     }
 

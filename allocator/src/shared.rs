@@ -176,13 +176,13 @@ impl Shared {
     pub(crate) fn leader(&self) -> Option<Peer> {
         match &*self.standing.borrow() {
             Standing::Follows(leader) => leader.clone(),
-            Standing::Leads | Standing::Unknown => None,
+            Standing::Leads | Standing::Acts | Standing::Unknown => None,
         }
     }
 
     /// Whether it decides.
     pub(crate) fn leads(&self) -> bool {
-        *self.standing.borrow() == Standing::Leads
+        self.standing.borrow().leads()
     }
 
     /// The rules that this ServiceAccount lacks.
@@ -204,6 +204,10 @@ impl Shared {
 
     /// Whether its answers are worth asking for: one that has just started has first what the leader has.
     pub(crate) fn is_ready(&self) -> bool {
+        // Others may have a leader by now that this one cannot know of.
+        if *self.standing.borrow() == Standing::Acts {
+            return false;
+        }
         let agrees = self.leads() || self.copied.load(Ordering::Relaxed);
         self.served().ready && (agrees || self.started.elapsed() > ALONE)
     }

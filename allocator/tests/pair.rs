@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, StatusCode, header};
 use karez_allocator::{AllocatorOptions, Flags, run};
+use karez_identity::{Authority, Subject, Usage};
 use karez_lifecycle::Shutdown;
 use karez_local_api::{LocalCluster, LocalClusterOptions};
 use karez_net::Net;
 use karez_scrape::client::{Answer, Client};
 use karez_scrape::config::HttpConfig;
+use karez_scrape::config::http::Tls;
 use serde_json::{Value, json};
 
 const COLLECTORS: [&str; 3] = ["c-0", "c-1", "c-2"];
@@ -24,18 +26,31 @@ struct Allocator {
     task: tokio::task::JoinHandle<()>,
 }
 
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+    listener.local_addr().expect("it is bound").port()
+}
+
 /// A document in a folder of its own, with the rest shared.
 fn start(shared: &Path, own: &str, cluster: &Arc<LocalCluster>, strategy: &str) -> Allocator {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
-    let port = listener.local_addr().expect("it is bound").port();
-    drop(listener);
+    start_with(shared, own, cluster, strategy, "")
+}
+
+fn start_with(
+    shared: &Path,
+    own: &str,
+    cluster: &Arc<LocalCluster>,
+    strategy: &str,
+    further: &str,
+) -> Allocator {
+    let port = free_port();
     let folder = shared.display();
     let document = format!(
         "listen_addr: 127.0.0.1:{port}
 allocation_strategy: {strategy}
 karez: {{collectors_file: '{folder}/collectors.yaml', lease: allocators, lease_duration: 3s, settle: 10m, weighted: {{interval: 10m}}}}
 config: {{scrape_configs: [{{job_name: a, file_sd_configs: [{{files: ['{folder}/*.json']}}]}}]}}
-"
+{further}"
     );
     let config = shared.join(own);
     std::fs::write(&config, document).expect("the folder is ours");
@@ -227,6 +242,97 @@ async fn nothing_moves_when_the_leader_is_killed(strategy: &str) {
         assert!(targets.iter().all(|target| after[name].0.contains(target)));
     }
     third.end().await;
+}
+
+/// Certificates of an authority, as the site-controller issues them.
+fn issue(folder: &Path) {
+    let now = jiff::Timestamp::now();
+    let life = Duration::from_secs(86_400);
+    let authority = Authority::new("allocators", now, life).expect("it can be made");
+    let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).expect("the folder is ours");
+    write("ca.crt", authority.certificate_pem());
+    for (name, hosts, usage) in [
+        ("server", vec!["ta".to_owned()], Usage::Both),
+        ("client", Vec::new(), Usage::Client),
+    ] {
+        let subject = Subject {
+            common_name: name.to_owned(),
+            dns_names: hosts,
+            usage,
+            lifetime: life,
+            uri: None,
+        };
+        let issued = authority.issue(&subject, now).expect("it can be issued");
+        write(&format!("{name}.crt"), &issued.certificate_pem);
+        write(&format!("{name}.key"), &issued.key_pem);
+    }
+}
+
+/// A client that asks over mutual TLS.
+fn proven(folder: &Path) -> Client {
+    let file = |name: &str| folder.join(name).display().to_string();
+    let config = HttpConfig {
+        tls: Tls {
+            ca_file: file("ca.crt"),
+            cert_file: file("client.crt"),
+            key_file: file("client.key"),
+            server_name: "ta".to_owned(),
+            ..Tls::default()
+        },
+        ..HttpConfig::default()
+    };
+    Client::new(&config, &Net::system()).expect("the files are there")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_follows_passes_secrets_on_over_mutual_tls_only() {
+    let cluster_folder = tempfile::tempdir().expect("there is room");
+    let folder = tempfile::tempdir().expect("there is room");
+    let path = folder.path();
+    let cluster =
+        LocalCluster::open(LocalClusterOptions::new(cluster_folder.path())).expect("the folder is ours");
+    write(path, 0..4, &COLLECTORS[..2]);
+    issue(path);
+    let https = |port: u16| {
+        let file = |name: &str| path.join(name).display().to_string();
+        format!(
+            "https: {{enabled: true, listen_addr: '127.0.0.1:{port}', ca_file_path: '{}', tls_cert_file_path: '{}', \
+             tls_key_file_path: '{}'}}\n",
+            file("ca.crt"),
+            file("server.crt"),
+            file("server.key")
+        )
+    };
+    let ports = [free_port(), free_port()];
+    let mut first = start_with(path, "one.yaml", &cluster, "least-weighted", &https(ports[0]));
+    until("the first leads", async || first.leads().await).await;
+    // Only the leader's document has the job with the secret, so that it shows who answers.
+    let document = std::fs::read_to_string(path.join("one.yaml")).expect("it was written");
+    let secret = "basic_auth: {username: u, password: wonderland}, job_name: secret, static_configs: [{targets: ['s:1']}]";
+    let document = document.replace("scrape_configs: [", &format!("scrape_configs: [{{{secret}}}, "));
+    std::fs::write(path.join("one.yaml"), document).expect("the folder is ours");
+    let mut second = start_with(path, "two.yaml", &cluster, "least-weighted", &https(ports[1]));
+    until("the second is ready", async || {
+        second.get("/readyz").await.is_some()
+    })
+    .await;
+    for allocator in [&first, &second] {
+        let plain = allocator.get("/scrape_configs").await.expect("it answers");
+        assert!(!String::from_utf8_lossy(&plain.body).contains("wonderland"));
+    }
+    for (allocator, port) in [(&mut first, ports[0]), (&mut second, ports[1])] {
+        allocator.address = format!("https://127.0.0.1:{port}");
+        allocator.client = proven(path);
+    }
+    until("the first has the job with the secret", async || {
+        let jobs = first.json("/scrape_configs").await.unwrap_or_default();
+        jobs["secret"]["basic_auth"]["password"] == "wonderland"
+    })
+    .await;
+    let jobs = second.json("/scrape_configs").await.expect("it answers");
+    assert_eq!(jobs["secret"]["basic_auth"]["password"], "wonderland");
+    first.end().await;
+    second.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

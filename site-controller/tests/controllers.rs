@@ -7,7 +7,7 @@ use std::time::Duration;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Secret, Service, ServiceAccount};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use karez_kubernetes::{Jaeger, OpenTelemetryCollector, ServiceDefinition};
+use karez_kubernetes::{Jaeger, OpenTelemetryCollector, ServiceDefinition, TargetAllocator};
 use karez_lifecycle::Shutdown;
 use karez_local_api::{LocalCluster, LocalClusterOptions};
 use karez_net::Net;
@@ -393,6 +393,74 @@ async fn a_collector_and_a_jaeger_become_workloads_and_services() {
         .until::<StatefulSet, ()>("app-collector", |_| Some(()))
         .await;
     world.until_gone::<Deployment>("app-collector").await;
+}
+
+#[tokio::test]
+async fn a_target_allocator_is_made_with_certificates_for_both_sides() {
+    let world = World::start().await;
+    let declared: TargetAllocator = world
+        .create(json!({
+            "apiVersion": "opentelemetry.io/v1alpha1", "kind": "TargetAllocator",
+            "metadata": {"name": "shared", "namespace": "default"},
+            "spec": {"replicas": 2, "prometheusCR": {"enabled": true, "serviceMonitorSelector": {}}},
+        }))
+        .await;
+    let event = world.event("NoCollector").await;
+    assert_eq!(event.involved_object.kind.as_deref(), Some("TargetAllocator"));
+    world
+        .create::<OpenTelemetryCollector>(json!({
+            "apiVersion": "opentelemetry.io/v1beta1", "kind": "OpenTelemetryCollector",
+            "metadata": {"name": "app", "namespace": "default", "labels": {"opentelemetry.io/target-allocator": "shared"}},
+            "spec": {"mode": "statefulset", "config": {
+                "receivers": {"prometheus": {"config": {"scrape_configs": [{"job_name": "a"}]}}}, "exporters": {"debug": {}},
+                "service": {"pipelines": {"metrics": {"receivers": ["prometheus"], "exporters": ["debug"]}}}}},
+        }))
+        .await;
+    let name = "shared-targetallocator";
+    world
+        .until(name, |map: &ConfigMap| {
+            let text = map.data.as_ref()?.get("targetallocator.yaml")?;
+            (text.contains("job_name: a") && text.contains("default.app")).then_some(())
+        })
+        .await;
+    let deployment = world
+        .until(name, |deployment: &Deployment| Some(deployment.clone()))
+        .await;
+    assert_eq!(deployment.owner_references()[0].uid, declared.uid().unwrap());
+    world.until::<ServiceAccount, ()>(name, |_| Some(())).await;
+    let text = |secret: &Secret, key: &str| -> Option<String> {
+        String::from_utf8(secret.data.as_ref()?.get(key)?.0.clone()).ok()
+    };
+    for certificate in ["shared-ta-server-cert", "shared-ta-client-cert"] {
+        let issued = world
+            .until(certificate, |secret: &Secret| Some(secret.clone()))
+            .await;
+        let authority = world
+            .until("shared-ca-cert", |secret: &Secret| text(secret, "tls.crt"))
+            .await;
+        assert_eq!(text(&issued, "ca.crt").as_ref(), Some(&authority));
+        let pem = text(&issued, "tls.crt").unwrap();
+        assert!(karez_identity::signed_by(pem.as_bytes(), authority.as_bytes()).unwrap());
+        assert!(!text(&issued, "tls.key").unwrap().is_empty());
+    }
+    world
+        .until("app-collector", |map: &ConfigMap| {
+            let text = map.data.as_ref()?.get("collector.yaml")?;
+            text.contains("https://shared-targetallocator:443").then_some(())
+        })
+        .await;
+    world
+        .until("shared", |allocator: &TargetAllocator| {
+            allocator.status.as_ref()?.image.clone()
+        })
+        .await;
+    let allocators: Api<TargetAllocator> = world.api();
+    allocators
+        .delete("shared", &DeleteParams::default())
+        .await
+        .unwrap();
+    world.until_gone::<Deployment>(name).await;
+    world.until_gone::<Secret>("shared-ca-cert").await;
 }
 
 #[tokio::test]

@@ -150,6 +150,12 @@ fn meant(node: &Node, flags: &Flags, diagnoses: &mut Vec<Diagnosis>) -> Option<A
         jobs = document::read(config, "config", Options::default(), diagnoses);
     }
     let karez = document.karez.unwrap_or_default();
+    if node.get("telemetry").is_some_and(|block| !block.is_null()) {
+        let message = "Karez pushes no metrics of the allocator";
+        let place = node.key_place("telemetry");
+        let mend = "scrape /metrics, which has the same ones";
+        diagnoses.push(Diagnosis::warning(place, "telemetry", message, mend));
+    }
     let lease = lease(
         node,
         &karez,
@@ -478,6 +484,23 @@ config:
                 ..
             }
         ));
+    }
+
+    #[test]
+    fn a_lease_has_a_namespace_and_bounds() {
+        let text = "karez: {collectors: [a], lease: l, lease_duration: 20m}\nprometheus_cr: {enabled: true}\ntelemetry: {metrics: {}}\n";
+        let (config, said) = read_text(text, &Flags::default());
+        assert_eq!(config, None);
+        for expected in [
+            "in which namespace the Lease is",
+            "from one second to ten minutes",
+            "scrape /metrics",
+        ] {
+            assert!(said.contains(expected), "{expected}\n---\n{said}");
+        }
+        let text = text.replace("20m", "20s") + "collector_namespace: ns\n";
+        let lease = read_text(&text, &Flags::default()).0.unwrap().lease.unwrap();
+        assert_eq!((lease.namespace.as_str(), lease.name.as_str()), ("ns", "l"));
     }
 
     #[test]

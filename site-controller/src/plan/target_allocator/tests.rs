@@ -195,7 +195,25 @@ fn what_may_hold_secrets_goes_over_mutual_tls() {
     let plan = world.of_collector();
     assert_eq!(plan.certificates, []);
     assert!(plan.again_at.is_some(), "they end some day");
-    // A collector that is gone from the authority's words is another matter: a new authority issues anew.
+    // Both sides believe a successor of the authority before it signs anything.
+    let authority = world.secrets.get_mut("otel-ca-cert").unwrap();
+    let annotations = authority.metadata.annotations.get_or_insert_default();
+    annotations.insert(labels::ROLLOVER.to_owned(), "true".to_owned());
+    let begun = world.of_collector();
+    assert_eq!(begun.rollovers.len(), 1);
+    let secrets = world.secrets.clone();
+    let next = Issuer::new(&secrets, now())
+        .rollover(&begun.rollovers[0])
+        .unwrap();
+    world.secrets.insert("otel-ca-cert".to_owned(), next);
+    let ordered: Vec<String> = world
+        .of_collector()
+        .certificates
+        .into_iter()
+        .map(|order| order.secret)
+        .collect();
+    assert_eq!(ordered, ["otel-ta-server-cert", "otel-ta-client-cert"]);
+    // Without an authority everything is issued anew.
     world.secrets.remove("otel-ca-cert");
     assert_eq!(world.of_collector().certificates.len(), 3);
 }
