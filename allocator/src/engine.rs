@@ -6,13 +6,12 @@ use std::time::{Duration, Instant};
 use karez_allocation::{Allocation, Copy, Found, Job, Outcome, StrategyKind};
 use karez_document::Document;
 use karez_lifecycle::Shutdown;
-use karez_scrape::config::ScrapeConfig;
 use karez_scrape::discovery::{Change, Context, Discovery};
 use kube::Client;
 use tokio::sync::watch;
 
 use crate::AllocatorOptions;
-use crate::collectors::{self, Seen};
+use crate::collectors::{self, Known};
 use crate::config::AllocatorConfig;
 use crate::kubernetes::resources::{self, Resources};
 use crate::kubernetes::rights::{self, Needs};
@@ -22,6 +21,10 @@ use crate::shared::{Said, Served, Shared, now};
 
 /// What comes within this time is taken together: a list tells of its objects one by one.
 const TOGETHER: Duration = Duration::from_millis(50);
+/// As long as not all is known that there was at the start it is looked again so often.
+const COLD: Duration = Duration::from_millis(50);
+/// What is not known then is not waited for: a source that cannot be asked does not keep the others from being served.
+const WARM: Duration = Duration::from_secs(30);
 /// Without anything else to do it is looked again so often.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -32,11 +35,13 @@ pub(crate) struct Engine {
     shared: Arc<Shared>,
     shutdown: Shutdown,
     discovery: Discovery,
-    collectors: watch::Receiver<Vec<Seen>>,
+    collectors: watch::Receiver<Known>,
     resources: watch::Receiver<Resources>,
-    jobs: Vec<ScrapeConfig>,
     /// What has to be allowed.
     needs: watch::Sender<Needs>,
+    /// Whether the resources that were taken are all there were at the start.
+    heard: bool,
+    begun: Instant,
 }
 
 impl Engine {
@@ -60,7 +65,8 @@ impl Engine {
             client,
             shared,
             shutdown,
-            jobs: Vec::new(),
+            heard: false,
+            begun: Instant::now(),
             needs: watch::Sender::new(Needs::default()),
         }
     }
@@ -111,7 +117,8 @@ impl Engine {
         let mut even = tokio::time::interval(self.config.rebalance.max(Duration::from_secs(1)));
         even.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let waits = wake.min(now() + IDLE).saturating_sub(now());
+            let idle = if *self.shared.warm.borrow() { IDLE } else { COLD };
+            let waits = wake.min(now() + idle).saturating_sub(now());
             tokio::select! {
                 () = self.shutdown.triggered() => return,
                 changes = self.discovery.changes() => {
@@ -144,7 +151,25 @@ impl Engine {
                 () = tokio::time::sleep(waits) => {}
             }
             wake = self.take_collectors().min(self.tick());
+            self.warm_up();
             self.shared.publish();
+        }
+    }
+
+    /// Lets lists be given once all is known that there was at the start, so that nobody takes the rest for gone.
+    fn warm_up(&mut self) {
+        if *self.shared.warm.borrow() {
+            return;
+        }
+        let known = self.heard && self.collectors.borrow().is_some() && self.discovery.is_complete();
+        if known || self.begun.elapsed() > WARM {
+            if !known {
+                tracing::warn!(
+                    after = ?WARM,
+                    "not all sources of targets have told what there is; the others' targets are given"
+                );
+            }
+            self.shared.warm.send_replace(true);
         }
     }
 
@@ -189,7 +214,9 @@ impl Engine {
 
     /// Takes the collectors as they are seen; when to look again, because somebody's grace ends.
     fn take_collectors(&mut self) -> Duration {
-        let seen = self.collectors.borrow_and_update().clone();
+        let Some(seen) = self.collectors.borrow_and_update().clone() else {
+            return Duration::MAX;
+        };
         self.shared.metrics.discovered(seen.len());
         let (present, again) = karez_allocation::presence::collectors(&seen, self.config.grace, now());
         let same = {
@@ -229,6 +256,7 @@ impl Engine {
     /// The document and the resources say which jobs there are.
     fn take_jobs(&mut self) {
         let resources = self.resources.borrow_and_update().clone();
+        self.heard = resources.heard;
         let mut jobs = self.config.jobs.clone();
         let mut refused = resources.refused;
         // Of two jobs with one name the resources' counts, which cannot choose theirs.
@@ -262,7 +290,6 @@ impl Engine {
         let needs = Needs::of(&self.config, &jobs);
         self.needs
             .send_if_modified(|before| std::mem::replace(before, needs.clone()) != needs);
-        self.jobs = jobs;
     }
 
     fn take_document(&mut self, document: &mut watch::Receiver<Option<Document>>) {
@@ -291,15 +318,9 @@ impl Engine {
             tracing::warn!("other addresses, certificates or another Lease are used after a restart only");
         }
         if config.settings != self.config.settings {
-            let revision = self.shared.read().revision();
-            *self.shared.write() = Allocation::after(config.settings.clone(), revision);
-            self.keep_journal();
-            // Nobody knows any more what is known: everything is found again.
-            let context = Context {
-                net: self.options.net.clone(),
-                kubernetes: self.client.clone(),
-            };
-            self.discovery = Discovery::start(&[], &context);
+            let settings = config.settings.clone();
+            let outcome = self.change("settings", |allocation| allocation.set_settings(settings));
+            tracing::info!(strategy = %config.settings.strategy, moved = outcome.moved, "targets are divided in another way");
         }
         if config.collectors != self.config.collectors {
             self.collectors = collectors::watch(&config.collectors, self.client.clone());

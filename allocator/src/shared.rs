@@ -54,6 +54,8 @@ pub(crate) struct Shared {
     /// Whether it has what the leader has; without a leader it needs nothing.
     copied: AtomicBool,
     started: Instant,
+    /// Whether all there was at the start is known. Before, nobody is given lists that lack most of it.
+    pub(crate) warm: watch::Sender<bool>,
     said: mpsc::Sender<Said>,
     heard: std::sync::Mutex<Option<mpsc::Receiver<Said>>>,
 }
@@ -142,6 +144,7 @@ impl Shared {
             lacking: RwLock::default(),
             copied: AtomicBool::new(false),
             started: Instant::now(),
+            warm: watch::Sender::new(false),
             said,
             heard: std::sync::Mutex::new(Some(heard)),
         }
@@ -209,7 +212,14 @@ impl Shared {
             return false;
         }
         let agrees = self.leads() || self.copied.load(Ordering::Relaxed);
-        self.served().ready && (agrees || self.started.elapsed() > ALONE)
+        *self.warm.borrow() && self.served().ready && (agrees || self.started.elapsed() > ALONE)
+    }
+
+    /// Waits a while until all there was at the start is known; whether it is.
+    pub(crate) async fn is_warm(&self, wait: Duration) -> bool {
+        let mut warm = self.warm.subscribe();
+        let known = tokio::time::timeout(wait, warm.wait_for(|warm| *warm)).await;
+        matches!(known, Ok(Ok(_)))
     }
 
     /// Passes on what a collector says; the engine hears it soon.

@@ -8,6 +8,7 @@
 //! `cargo test -p karez --test system -- PART_OF_A_NAME` runs some of them.
 
 mod acceptance;
+mod allocator;
 mod change;
 mod datagrams;
 mod demo;
@@ -42,6 +43,7 @@ fn main() {
         interop::trials(),
         patterns::trials(),
         divided::trials(),
+        allocator::trials(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit();
 }

@@ -87,6 +87,10 @@ pub struct Allocation {
     pub(crate) journal: Option<Journal>,
     /// What an allocator says that leads this one.
     pub(crate) guide: Option<Guide>,
+    /// The revision of the beginning.
+    pub(crate) begun: u64,
+    /// Collectors that are gone, and since which revision.
+    pub(crate) departed: HashMap<Arc<str>, u64>,
     nodes: HashMap<Arc<str>, u32>,
 }
 
@@ -116,16 +120,31 @@ impl Allocation {
             revision: 1,
             journal: None,
             guide: None,
+            begun: 1,
+            departed: HashMap::new(),
             nodes: HashMap::new(),
         }
     }
 
-    /// Nothing is known yet, and revisions go on from those of another, so that who was told one hears what is new.
-    pub fn after(settings: Settings, revision: u64) -> Self {
-        Allocation {
-            revision: revision + 1,
-            ..Allocation::new(settings)
+    /// Targets are divided in another way from now on. What moves is handed over as always.
+    pub fn set_settings(&mut self, settings: Settings) -> Outcome {
+        self.revision += 1;
+        let by_node = |settings: &Settings| settings.strategy == StrategyKind::PerNode;
+        let other_facts =
+            settings.filter != self.settings.filter || by_node(&settings) != by_node(&self.settings);
+        self.settings = settings;
+        self.reseat();
+        let mut outcome = Outcome::default();
+        if other_facts {
+            let mut batch = Batch::default();
+            let jobs: Vec<u32> = self.jobs.named().map(|(_, job)| job).collect();
+            for job in jobs {
+                self.replace_job(job, false, &mut batch);
+            }
+            outcome = self.settle_batch(batch);
         }
+        outcome.moved += self.divide_again();
+        outcome
     }
 
     /// How targets are divided.

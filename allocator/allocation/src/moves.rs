@@ -23,6 +23,8 @@ pub(crate) struct Settling {
 
 /// More answers than this are not remembered; a later one of the same collector says as much.
 const MAX_SETTLING: usize = 1 << 20;
+/// Of more collectors than this that are gone it is not remembered when they went.
+const MAX_DEPARTED: usize = 4096;
 
 impl Allocation {
     /// These are the collectors now. Each target whose collector is gone gets another; by how much the others are
@@ -32,20 +34,61 @@ impl Allocation {
         let seated = self.seats.set(collectors);
         let mut outcome = Outcome::default();
         if seated.changed || !seated.gone.is_empty() {
-            let nodes: Vec<String> = self
-                .seats
-                .serving
-                .iter()
-                .filter_map(|seat| Some(self.seats.get(*seat)?.node.clone()))
-                .collect();
-            let numbers: Vec<u32> = nodes.iter().map(|node| self.node_number(node)).collect();
-            self.strategy.seat(&self.settings, &self.seats, &numbers);
+            self.reseat();
             outcome.moved = self.reassign();
         }
         for seat in seated.gone {
             self.unseat(seat);
         }
         outcome
+    }
+
+    /// Tells the strategy who serves, and where.
+    pub(crate) fn reseat(&mut self) {
+        let nodes: Vec<String> = self
+            .seats
+            .serving
+            .iter()
+            .filter_map(|seat| Some(self.seats.get(*seat)?.node.clone()))
+            .collect();
+        let numbers: Vec<u32> = nodes.iter().map(|node| self.node_number(node)).collect();
+        self.strategy.seat(&self.settings, &self.seats, &numbers);
+    }
+
+    /// Divides all targets by settings that are other than before; how many move.
+    pub(crate) fn divide_again(&mut self) -> usize {
+        if !self.settings.hand_over {
+            let stayed: Vec<Slot> = self.staying.keys().copied().collect();
+            stayed.into_iter().for_each(|slot| self.let_go(slot));
+        }
+        let mut moved = self.reassign();
+        if self.settings.strategy == StrategyKind::LeastWeighted {
+            // Who has too many by the rule before would keep them for good.
+            let serving = self.seats.serving.clone();
+            let targets = |seat: &Seat| self.seats.get(*seat).map_or(0, |member| member.targets);
+            let all: u64 = serving.iter().map(targets).sum();
+            let most = all.div_ceil(serving.len().max(1) as u64);
+            for seat in serving {
+                for slot in self.surplus(seat, most) {
+                    moved += usize::from(self.assign(slot));
+                }
+            }
+        }
+        moved
+    }
+
+    /// The targets that a collector has above a number.
+    fn surplus(&self, seat: Seat, most: u64) -> Vec<Slot> {
+        let Some(member) = self.seats.get(seat).filter(|member| member.targets > most) else {
+            return Vec::new();
+        };
+        let owned = member.lists.iter().flatten().flat_map(|list| &list.owned);
+        let mut owned: Vec<(u64, Slot)> = owned
+            .filter_map(|slot| Some((self.entries.get(*slot)?.identity, *slot)))
+            .collect();
+        owned.sort_unstable();
+        let kept = usize::try_from(most).unwrap_or(usize::MAX);
+        owned.into_iter().skip(kept).map(|(_, slot)| slot).collect()
     }
 
     /// Looks at every target again after collectors came or went.
@@ -92,7 +135,15 @@ impl Allocation {
             self.unassigned.insert(slot);
         }
         self.settling.retain(|settling| settling.seat != seat);
+        let name = self.seats.get(seat).map(|member| member.name.clone());
         self.seats.clear(seat);
+        if self.departed.len() >= MAX_DEPARTED {
+            let oldest = self.departed.iter().min_by_key(|(_, revision)| **revision);
+            if let Some(oldest) = oldest.map(|(name, _)| name.clone()) {
+                self.departed.remove(&oldest);
+            }
+        }
+        self.departed.extend(name.map(|name| (name, self.revision)));
     }
 
     /// Gives a target to who should have it; whether that is another than before.
@@ -455,10 +506,13 @@ impl Allocation {
             .map_or((0, 0), |list| (list.len(), list.sum))
     }
 
-    /// Jobs whose list for a collector has changed after a revision.
+    /// Jobs whose list for a collector has changed after a revision. For one that is gone since, or was never here, all
+    /// of them have: it is to have nothing.
     pub fn changed_since(&self, collector: &str, revision: u64) -> Vec<&str> {
         let Some(member) = self.seats.find(collector).and_then(|seat| self.seats.get(seat)) else {
-            return Vec::new();
+            let since = self.departed.get(collector).copied().unwrap_or(self.begun);
+            let names = self.job_names().filter(|_| since > revision);
+            return names.collect();
         };
         let changed = |job: u32| member.list(job).is_some_and(|list| list.changed > revision);
         self.jobs

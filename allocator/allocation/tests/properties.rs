@@ -504,3 +504,65 @@ fn explains_what_became_of_a_target() {
         .unwrap();
     assert_eq!(dropped.steps[0].effect, "dropped the target");
 }
+
+#[test]
+fn another_strategy_takes_effect_by_hand_over() {
+    let numbers: Vec<usize> = (0..400).collect();
+    for (from, to) in StrategyKind::ALL
+        .into_iter()
+        .flat_map(|from| StrategyKind::ALL.map(|to| (from, to)))
+        .filter(|(from, to)| from != to)
+    {
+        let made = |strategy| {
+            let mut allocation = started(settings(strategy));
+            allocation.set_collectors(&collectors(0..6));
+            allocation.found(vec![found(2, "s", Some(&numbers))]);
+            allocation
+        };
+        let mut allocation = made(from);
+        let before = owners(&allocation);
+        allocation.set_settings(settings(to));
+        check(&allocation);
+        for (identity, had) in &before {
+            let has = allocation.owner(*identity).map(|(_, has)| has.to_owned());
+            assert_eq!(
+                &has, had,
+                "{from} to {to}: who had a target keeps it until another has it"
+            );
+        }
+        match to {
+            StrategyKind::ConsistentHashing => {
+                assert_eq!(owners(&allocation), owners(&made(to)), "{from} to {to}");
+            }
+            StrategyKind::LeastWeighted => {
+                let loads: Vec<u64> = allocation
+                    .collectors()
+                    .map(|(_, _, _, targets, _)| targets)
+                    .collect();
+                let (least, most) = (loads.iter().min(), loads.iter().max());
+                assert!(
+                    most.zip(least).is_some_and(|(most, least)| most - least <= 6),
+                    "{loads:?}"
+                );
+            }
+            StrategyKind::PerNode | StrategyKind::Weighted => {}
+        }
+    }
+}
+
+#[test]
+fn who_is_gone_is_told_that_it_has_nothing() {
+    let mut allocation = started(settings(StrategyKind::LeastWeighted));
+    allocation.set_collectors(&collectors(0..2));
+    allocation.found(vec![found(2, "s", Some(&[1, 2, 3, 4]))]);
+    let told = allocation.revision();
+    assert!(allocation.changed_since("collector-1", told).is_empty());
+    allocation.set_collectors(&collectors(0..1));
+    assert_eq!(allocation.changed_since("collector-1", told), ["a", "b"]);
+    assert_eq!(allocation.held("a", "collector-1").count(), 0);
+    assert!(
+        allocation
+            .changed_since("collector-1", allocation.revision())
+            .is_empty()
+    );
+}

@@ -7,14 +7,14 @@ use karez_allocation::Collector;
 use karez_document::{Origin, yaml};
 use tokio::sync::watch;
 
-use super::{Seen, seen};
+use super::{Known, Seen, seen};
 use crate::config::CollectorDocument;
 
 /// The largest file.
 const MAX_FILE: u64 = 4 << 20;
 
 /// Reads the file again whenever it is another, until nobody listens. A file that is wrong changes nothing.
-pub(super) async fn follow(path: String, sender: watch::Sender<Vec<Seen>>, look: Duration) {
+pub(super) async fn follow(path: String, sender: watch::Sender<Known>, look: Duration) {
     let mut before: Option<(SystemTime, u64)> = None;
     let mut said: Option<String> = None;
     loop {
@@ -27,6 +27,7 @@ pub(super) async fn follow(path: String, sender: watch::Sender<Vec<Seen>>, look:
                 Ok(list) => {
                     (before, said) = (stamp, None);
                     let list: Vec<Seen> = list.into_iter().map(Collector::from).map(seen).collect();
+                    let list = Some(list);
                     sender.send_if_modified(|known| std::mem::replace(known, list.clone()) != list);
                 }
                 Err(error) if said.as_ref() != Some(&error) => {

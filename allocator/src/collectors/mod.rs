@@ -14,12 +14,15 @@ use crate::config::Collectors;
 /// How often a file is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// The collectors; nothing before it is known who there is.
+pub(crate) type Known = Option<Vec<Seen>>;
+
 /// Follows the collectors until nobody listens.
-pub(crate) fn watch(collectors: &Collectors, client: Option<Client>) -> watch::Receiver<Vec<Seen>> {
-    let (sender, receiver) = watch::channel(Vec::new());
+pub(crate) fn watch(collectors: &Collectors, client: Option<Client>) -> watch::Receiver<Known> {
+    let (sender, receiver) = watch::channel(None);
     match collectors {
         Collectors::Fixed(fixed) => {
-            sender.send_replace(fixed.iter().cloned().map(seen).collect());
+            sender.send_replace(Some(fixed.iter().cloned().map(seen).collect()));
             // A closed channel is never changed; the value stays.
         }
         Collectors::File(path) => {
@@ -29,6 +32,7 @@ pub(crate) fn watch(collectors: &Collectors, client: Option<Client>) -> watch::R
             if let (Some(client), Some(selector)) = (client, selector.clone()) {
                 tokio::spawn(pods::follow(client, namespace.clone(), selector, sender));
             } else {
+                sender.send_replace(Some(Vec::new()));
                 tracing::warn!(
                     "no `collector_selector`: no collector is found, and no target is given to any"
                 );

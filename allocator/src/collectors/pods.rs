@@ -11,7 +11,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
 use tokio::sync::watch;
 
-use super::Seen;
+use super::{Known, Seen};
 use crate::config::LabelSelector;
 
 /// Follows the Pods until nobody listens. While the API cannot be asked, what it told last holds.
@@ -19,7 +19,7 @@ pub(super) async fn follow(
     client: Client,
     namespace: String,
     selector: LabelSelector,
-    sender: watch::Sender<Vec<Seen>>,
+    sender: watch::Sender<Known>,
 ) {
     let api: Api<Pod> = Api::namespaced(client, &namespace);
     let labels: Vec<String> = selector
@@ -56,7 +56,7 @@ pub(super) async fn follow(
             }
         }
         if listed.is_none() {
-            let list: Vec<Seen> = known.values().cloned().collect();
+            let list: Known = Some(known.values().cloned().collect());
             sender.send_if_modified(|before| std::mem::replace(before, list.clone()) != list);
         }
     }

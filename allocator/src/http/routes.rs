@@ -20,6 +20,8 @@ pub(super) type Asked = Either<Incoming, Full<Bytes>>;
 pub(super) const MAX_SAMPLES: usize = 32 << 20;
 /// The longest that an answer may be held back.
 const MAX_WAIT: Duration = Duration::from_secs(60);
+/// At the start an answer is held back so long for what there is to be known.
+const STARTING: Duration = Duration::from_secs(4);
 /// Explained at once.
 const MAX_EXPLAINED: usize = 100;
 
@@ -71,6 +73,15 @@ pub(crate) async fn answer(shared: &Arc<Shared>, request: Request<Incoming>, sec
         },
         false => request,
     };
+    let listed = matches!(
+        parts.as_slice(),
+        ["scrape_configs"] | ["jobs", ..] | ["collectors", _, "changes"]
+    );
+    if listed && !shared.is_warm(STARTING).await {
+        // What is not known yet would be taken for gone. This is no YAML of jobs, whoever reads it without a look at the status.
+        let message = "starting: not all of the targets and collectors are known yet\n";
+        return plain(StatusCode::SERVICE_UNAVAILABLE, Media::Text, message);
+    }
     let (route, answer) = match (get, parts.as_slice()) {
         (true, [name @ ("scrape_configs" | "jobs")]) if debug::wants_html(request.headers()) => {
             ("/html", debug::shown(shared, name, request.headers(), secure))
@@ -211,7 +222,11 @@ async fn changes(shared: &Arc<Shared>, collector: &str, query: &Query) -> Answer
         let configs = tag(served.plain.tag ^ served.secure.tag.rotate_left(1));
         let (revision, jobs, knows) = {
             let allocation = shared.read();
-            let jobs = allocation.changed_since(collector, since.unwrap_or(0));
+            let jobs = match since {
+                Some(revision) => allocation.changed_since(collector, revision),
+                // Another allocator may have given it lists that it does not have here.
+                None => allocation.job_names().collect(),
+            };
             let jobs: Vec<String> = jobs.into_iter().map(str::to_owned).collect();
             (allocation.revision(), jobs, allocation.knows_collector(collector))
         };

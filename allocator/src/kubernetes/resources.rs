@@ -40,13 +40,16 @@ pub(crate) struct Resources {
     pub(crate) jobs: Vec<ScrapeConfig>,
     /// What is wrong with which.
     pub(crate) refused: Vec<(String, String)>,
+    /// Whether each kind has told what there is, or cannot be read.
+    pub(crate) heard: bool,
 }
 
 /// Follows the resources until nobody listens.
 pub(crate) fn watch(config: &AllocatorConfig, client: Option<Client>) -> watch::Receiver<Resources> {
     let (sender, receiver) = watch::channel(Resources::default());
-    if let (Some(config), Some(client)) = (config.prometheus.clone(), client) {
-        tokio::spawn(Follower::new(config, client).follow(sender));
+    match (config.prometheus.clone(), client) {
+        (Some(config), Some(client)) => drop(tokio::spawn(Follower::new(config, client).follow(sender))),
+        _ => sender.send_modify(|resources| resources.heard = true),
     }
     receiver
 }
@@ -73,6 +76,8 @@ struct Follower {
     objects: BTreeMap<Key, Object>,
     /// What a list that is being told holds so far.
     listed: BTreeMap<Kind, HashSet<Key>>,
+    /// Watches, by kind (none for Namespaces), that have not told yet what there is.
+    awaited: BTreeMap<Option<Kind>, usize>,
     namespaces: BTreeMap<String, BTreeMap<String, String>>,
     secrets: Secrets,
     said: BTreeMap<Option<Kind>, String>,
@@ -89,6 +94,7 @@ impl Follower {
             client,
             objects: BTreeMap::new(),
             listed: BTreeMap::new(),
+            awaited: BTreeMap::new(),
             namespaces: BTreeMap::new(),
             said: BTreeMap::new(),
             published: BTreeMap::new(),
@@ -97,6 +103,8 @@ impl Follower {
 
     async fn follow(mut self, sender: watch::Sender<Resources>) {
         let mut streams = self.streams();
+        let mut heard = self.awaited.is_empty();
+        sender.send_modify(|resources| resources.heard = heard);
         let mut again = tokio::time::interval(SECRETS);
         again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -108,9 +116,10 @@ impl Follower {
                     while let Some(Some(told)) = streams.next().now_or_never() {
                         changed |= self.take(told);
                     }
-                    if !changed {
+                    if !changed && heard == self.awaited.is_empty() {
                         continue;
                     }
+                    heard = self.awaited.is_empty();
                 }
                 _ = again.tick() => {
                     if self.secrets.known.is_empty() || !self.look_again().await {
@@ -124,7 +133,7 @@ impl Follower {
         }
     }
 
-    fn streams(&self) -> SelectAll<BoxStream<'static, Told>> {
+    fn streams(&mut self) -> SelectAll<BoxStream<'static, Told>> {
         let mut streams = SelectAll::new();
         let selections = Kind::ALL.into_iter().zip(&self.config.kinds);
         let mut by_namespace = false;
@@ -140,6 +149,7 @@ impl Follower {
                     named.iter().map(api).collect()
                 }
             };
+            self.awaited.insert(Some(kind), scopes.len());
             for api in scopes {
                 let events = watcher(api, watcher::Config::default()).default_backoff();
                 let told = move |event| match event {
@@ -150,6 +160,7 @@ impl Follower {
             }
         }
         if by_namespace {
+            self.awaited.insert(None, 1);
             let api: Api<Namespace> = Api::all(self.client.clone());
             let events = watcher(api, watcher::Config::default()).default_backoff();
             let told = |event| match event {
@@ -168,6 +179,9 @@ impl Follower {
                 if self.said.remove(&Some(kind)).is_some() {
                     tracing::info!(kind = kind.name(), "the resources can be read now");
                 }
+                if matches!(event, Event::InitDone) {
+                    self.told_all(Some(kind));
+                }
                 self.take_object(kind, event)
             }
             Told::Namespace(event) => {
@@ -179,15 +193,24 @@ impl Follower {
                     }
                     Event::Delete(namespace) => drop(self.namespaces.remove(&namespace.name_any())),
                     Event::Init => self.namespaces.clear(),
-                    Event::InitDone => {}
+                    Event::InitDone => self.told_all(None),
                 }
                 true
             }
             Told::Failed(kind, error) => {
                 self.fail(kind, &error);
+                // What cannot be read is not waited for.
+                self.awaited.remove(&kind);
                 false
             }
         }
+    }
+
+    fn told_all(&mut self, kind: Option<Kind>) {
+        if let Some(left) = self.awaited.get_mut(&kind) {
+            *left = left.saturating_sub(1);
+        }
+        self.awaited.retain(|_, left| *left > 0);
     }
 
     fn take_object(&mut self, kind: Kind, event: Event<DynamicObject>) -> bool {
@@ -306,7 +329,10 @@ impl Follower {
 
     /// The jobs of what is selected, and Events on what is refused.
     async fn told(&mut self) -> Resources {
-        let mut resources = Resources::default();
+        let mut resources = Resources {
+            heard: self.awaited.is_empty(),
+            ..Resources::default()
+        };
         let mut wrong: Vec<(Key, String, ObjectReference)> = Vec::new();
         for (key, object) in &self.objects {
             if !self.selects(key, &object.object) {

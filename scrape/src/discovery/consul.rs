@@ -68,6 +68,7 @@ pub(super) async fn run(config: ConsulDiscovery, sink: Sink, net: Net) {
             Ok(groups) => {
                 health.works(&sink, &config.server);
                 given.replace(&sink, groups);
+                sink.told();
             }
             Err(error) => health.failed(&sink, &config.server, &error),
         }

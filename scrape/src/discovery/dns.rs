@@ -19,6 +19,7 @@ pub(super) async fn run(config: DnsDiscovery, sink: Sink) {
         ticks.tick().await;
         // Built anew, so that a changed resolv.conf counts, and nothing is answered from a cache.
         let resolver = TokioResolver::builder_tokio().and_then(|builder| builder.build());
+        let mut failed = false;
         for (index, name) in config.names.iter().enumerate() {
             let found = match &resolver {
                 Ok(resolver) => lookup(resolver, name, &config).await,
@@ -29,8 +30,14 @@ pub(super) async fn run(config: DnsDiscovery, sink: Sink) {
                     health[index].works(&sink, name);
                     given[index].replace(&sink, [(format!("{index}:{name}"), group)]);
                 }
-                Err(error) => health[index].failed(&sink, name, &error),
+                Err(error) => {
+                    failed = true;
+                    health[index].failed(&sink, name, &error);
+                }
             }
+        }
+        if !failed {
+            sink.told();
         }
     }
 }

@@ -52,6 +52,7 @@ pub(super) async fn run(config: FileDiscovery, sink: Sink) {
             });
             given.replace(&sink, groups);
         }
+        sink.told();
     }
 }
 

@@ -35,6 +35,7 @@ pub(super) async fn run(config: HttpDiscovery, sink: Sink, net: Net) {
                     &sink,
                     named.map(|(index, group)| (format!("{}:{index}", config.url), group)),
                 );
+                sink.told();
             }
             Ok(None) => health.works(&sink, &config.url),
             Err(error) => health.failed(&sink, &config.url, &error),

@@ -13,7 +13,7 @@ mod file;
 mod http;
 mod kubernetes;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -58,6 +58,8 @@ type Waiting = HashMap<(usize, Arc<str>), Option<Arc<Group>>>;
 #[derive(Default)]
 struct Shared {
     waiting: Mutex<Waiting>,
+    /// Providers that have told all there was at their beginning.
+    told: Mutex<HashSet<usize>>,
     changed: Notify,
 }
 
@@ -119,6 +121,7 @@ impl Discovery {
             self.shared
                 .waiting()
                 .retain(|(provider, _), _| *provider != number);
+            self.shared.told().remove(&number);
         }
         // What has ended is let go of.
         while self.tasks.try_join_next().is_some() {}
@@ -164,6 +167,15 @@ impl Discovery {
         providers.map(|(number, _)| *number).collect()
     }
 
+    /// Whether every source has told all there was when it was first looked at, and all of that was taken. One that
+    /// fails from the start has not.
+    pub fn is_complete(&self) -> bool {
+        let told = self.shared.told();
+        let waits =
+            |(number, provider): (&usize, &Provider)| provider.task.is_some() && !told.contains(number);
+        !self.providers.iter().any(waits) && self.shared.waiting().is_empty()
+    }
+
     /// How many tasks look for targets.
     pub fn tasks(&self) -> usize {
         self.tasks.len()
@@ -187,6 +199,10 @@ impl Discovery {
 }
 
 impl Shared {
+    fn told(&self) -> std::sync::MutexGuard<'_, HashSet<usize>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn waiting(&self) -> std::sync::MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -224,6 +240,11 @@ impl Sink {
             .waiting()
             .insert((self.provider, source.clone()), group);
         self.shared.changed.notify_one();
+    }
+
+    /// All there is was put.
+    fn told(&self) {
+        self.shared.told().insert(self.provider);
     }
 }
 

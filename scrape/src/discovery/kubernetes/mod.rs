@@ -82,8 +82,10 @@ struct Watcher {
     streams: SelectAll<BoxStream<'static, Heard>>,
     /// The namespace of each watch; empty for all.
     scopes: Vec<String>,
-    /// Watches that have not told yet what there is.
+    /// Watches that have not told yet what there is, where groups depend on several.
     silent: HashSet<usize>,
+    /// Watches that have not told yet what there is.
+    untold: HashSet<usize>,
     nodes: Store<Node>,
     pods: Store<Pod>,
     services: Store<Service>,
@@ -105,6 +107,7 @@ impl Watcher {
             streams: SelectAll::new(),
             scopes: Vec::new(),
             silent: HashSet::new(),
+            untold: HashSet::new(),
             nodes: Store::new(config.attach_node),
             pods: Store::new(mixed || attached),
             services: Store::new(mixed || attached),
@@ -174,6 +177,7 @@ impl Watcher {
         let number = self.scopes.len();
         self.scopes.push(scope.namespace.clone());
         self.silent.insert(number);
+        self.untold.insert(number);
         self.streams.push(heard(number, api, config, told).boxed());
     }
 
@@ -182,7 +186,8 @@ impl Watcher {
             match heard {
                 Ok(told) => {
                     health.works(sink, "kubernetes");
-                    let all = !self.silent.is_empty() && self.hears(number, &told);
+                    let done = is_list_end(&told);
+                    let all = done && self.silent.remove(&number) && self.silent.is_empty();
                     let mut changed = self.take(number, told);
                     if all {
                         changed = self.primaries();
@@ -192,24 +197,13 @@ impl Watcher {
                             .into_iter()
                             .for_each(|(key, group)| self.give(sink, &key, group));
                     }
+                    if done && self.untold.remove(&number) && self.untold.is_empty() {
+                        sink.told();
+                    }
                 }
                 Err(error) => health.failed(sink, "kubernetes", &error),
             }
         }
-    }
-
-    /// Notes that a watch has told what there is; whether it was the last.
-    fn hears(&mut self, number: usize, told: &Told) -> bool {
-        let done = match told {
-            Told::Node(event) => matches!(event, Event::InitDone),
-            Told::Pod(event) => matches!(event, Event::InitDone),
-            Told::Service(event) => matches!(event, Event::InitDone),
-            Told::Endpoints(event) => matches!(event, Event::InitDone),
-            Told::Slice(event) => matches!(event, Event::InitDone),
-            Told::Ingress(event) => matches!(event, Event::InitDone),
-            Told::Namespace(event) => matches!(event, Event::InitDone),
-        };
-        done && self.silent.remove(&number) && self.silent.is_empty()
     }
 
     /// Takes an event; the groups that it changes.
@@ -425,6 +419,19 @@ impl Watcher {
             false => format!("{kind}/{}/{}", key.0, key.1),
         };
         sink.put(&source.into(), group.map(Arc::new));
+    }
+}
+
+/// Whether a watch has told all there is.
+fn is_list_end(told: &Told) -> bool {
+    match told {
+        Told::Node(event) => matches!(event, Event::InitDone),
+        Told::Pod(event) => matches!(event, Event::InitDone),
+        Told::Service(event) => matches!(event, Event::InitDone),
+        Told::Endpoints(event) => matches!(event, Event::InitDone),
+        Told::Slice(event) => matches!(event, Event::InitDone),
+        Told::Ingress(event) => matches!(event, Event::InitDone),
+        Told::Namespace(event) => matches!(event, Event::InitDone),
     }
 }
 
