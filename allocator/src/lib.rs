@@ -34,6 +34,7 @@ use kube::Client;
 
 pub use config::{AllocatorConfig, Flags, LabelSelector, read};
 pub use explain::{ExplainError, explain, render};
+pub use monitors::jobs_of;
 
 /// What an allocator is run with.
 #[derive(Clone)]

@@ -20,6 +20,9 @@ mod service;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use karez_document::{Origin, yaml};
 use karez_scrape::config::ScrapeConfig;
 use karez_scrape::config::document::{Options, read_one};
@@ -114,6 +117,53 @@ pub(crate) fn jobs(
         Kind::ScrapeConfig => vec![scrape_config::job(resource, cx)?],
     };
     written.into_iter().map(|job| read(job, cx)).collect()
+}
+
+/// The jobs of a custom resource, for who looks at one before it is in a cluster. Every Secret and ConfigMap that it names
+/// is taken to hold `held`.
+///
+/// # Errors
+/// Why it would be refused.
+pub fn jobs_of(object: &Value, held: &BTreeMap<String, String>) -> Result<Vec<ScrapeConfig>, String> {
+    let kind = text(object, "kind");
+    let known = Kind::ALL.into_iter().find(|known| known.name() == kind);
+    let known = known.ok_or_else(|| format!("`{kind}` is no kind of monitor"))?;
+    let metadata = object.get("metadata").unwrap_or(&Value::Null);
+    let config = PrometheusResources {
+        scrape_interval: Duration::from_secs(30),
+        scrape_protocols: Vec::new(),
+        scrape_classes: Vec::new(),
+        allow_namespaces: Vec::new(),
+        deny_namespaces: Vec::new(),
+        secret_namespaces: Vec::new(),
+        deny_files: false,
+        kinds: Default::default(),
+    };
+    let mut secrets = Secrets::allowed_in(&[]);
+    loop {
+        let resource = Resource {
+            namespace: text(metadata, "namespace"),
+            name: text(metadata, "name"),
+            spec: object.get("spec").unwrap_or(&Value::Null),
+        };
+        let cx = Context {
+            config: &config,
+            secrets: &secrets,
+        };
+        match jobs(known, resource, &cx) {
+            Ok(jobs) => return Ok(jobs),
+            Err(Refusal::Wrong(reason)) => return Err(reason),
+            Err(Refusal::Pending) => {}
+        }
+        let wanted = secrets.take_wanted();
+        let before = secrets.known.len();
+        secrets
+            .known
+            .extend(wanted.into_iter().map(|reference| (reference, Ok(held.clone()))));
+        if secrets.known.len() == before {
+            return Err("it names a Secret that cannot be looked up".to_owned());
+        }
+    }
 }
 
 fn read(mut job: Value, cx: &Context<'_>) -> Result<ScrapeConfig, Refusal> {

@@ -53,7 +53,7 @@ impl Size {
                 apps: 240,
                 pods: 16,
                 anchors: 60,
-                rounds: 6,
+                rounds: 3,
             },
             _ => Size {
                 apps: 14,

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use anyhow::ensure;
 use serde_json::Value;
 
 use super::{ask, escaped};
@@ -236,6 +237,8 @@ impl Follower {
     }
 
     fn take(&self, job: &str) -> Outcome {
+        // One that has ended asks nothing more: another of its name may have begun.
+        ensure!(!self.stopped(), "it has ended");
         let path = format!(
             "/jobs/{}/targets?collector_id={}",
             escaped(job),
@@ -253,6 +256,7 @@ impl Follower {
     }
 
     fn take_jobs(&self) -> Outcome<HashSet<String>> {
+        ensure!(!self.stopped(), "it has ended");
         let jobs = self.jobs()?;
         if !self.stopped() {
             self.holders.keep_jobs(&self.name, &jobs);

@@ -2,6 +2,7 @@
 
 mod churn;
 mod holders;
+mod scraped;
 mod world;
 
 use std::net::SocketAddr;
@@ -25,7 +26,8 @@ const CLUSTER: &[Need] = &[
 ];
 
 pub(crate) fn trials() -> Vec<Trial> {
-    churn::trials()
+    let trials = [churn::trials(), scraped::trials()];
+    trials.into_iter().flatten().collect()
 }
 
 /// A running `karez allocator`.
