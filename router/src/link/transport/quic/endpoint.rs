@@ -31,7 +31,7 @@ const SEND_WINDOW: u64 = 32 << 20;
 /// Datagrams that wait to be read or sent, in bytes; when there are more the oldest are dropped.
 const DATAGRAMS: usize = 1 << 20;
 /// Streams that a peer may open at first: quinn keeps room for all that it may, so it may more once it has many.
-pub(super) const FIRST_STREAMS: u32 = 512;
+pub(super) const FIRST_STREAMS: u32 = 128;
 /// A silent peer is gone after this.
 const IDLE: Duration = Duration::from_secs(10);
 /// How often a quiet link says that it lives.
