@@ -310,12 +310,18 @@ impl Engine {
         self.shared.metrics.event(Event::ConfigMap);
         let fixed = |config: &AllocatorConfig| {
             let AllocatorConfig {
-                listen, https, lease, ..
+                listen,
+                https,
+                lease,
+                push,
+                ..
             } = config;
-            (listen.clone(), https.clone(), lease.clone())
+            (listen.clone(), https.clone(), lease.clone(), push.clone())
         };
         if fixed(&config) != fixed(&self.config) {
-            tracing::warn!("other addresses, certificates or another Lease are used after a restart only");
+            tracing::warn!(
+                "other addresses, certificates, another Lease or `telemetry` are used after a restart only"
+            );
         }
         if config.settings != self.config.settings {
             let settings = config.settings.clone();

@@ -22,6 +22,7 @@ mod lease;
 mod metrics;
 mod monitors;
 mod peers;
+mod push;
 mod shared;
 
 use std::path::PathBuf;
@@ -131,6 +132,14 @@ pub async fn run(options: AllocatorOptions, shutdown: Shutdown) -> Result<(), Al
     }
     if let (Some(lease), Some(client)) = (config.lease.clone(), client.clone()) {
         among_others::seek(lease, own, client, &shared, &mut serving, &shutdown);
+    }
+    for to in config.push.clone() {
+        serving.spawn(push::push(
+            to,
+            options.net.clone(),
+            shared.clone(),
+            shutdown.clone(),
+        ));
     }
     let engine = engine::Engine::new(config, options, client, shared, shutdown.clone());
     engine.run(document).await;

@@ -76,11 +76,18 @@ pub(crate) struct Served {
 }
 
 /// A body and what it is called.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[derive(Default, Clone, PartialEq, Eq)]
 pub(crate) struct Tagged {
     pub(crate) text: Bytes,
     pub(crate) packed: Bytes,
     pub(crate) tag: u64,
+}
+
+/// Without the body: it may hold secrets.
+impl std::fmt::Debug for Tagged {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes, {:016x}", self.text.len(), self.tag)
+    }
 }
 
 impl Tagged {
@@ -186,6 +193,12 @@ impl Shared {
     /// Whether it decides.
     pub(crate) fn leads(&self) -> bool {
         self.standing.borrow().leads()
+    }
+
+    /// The allocator's own figures, as `/metrics` shows them.
+    pub(crate) fn figures(&self) -> String {
+        let (served, leads, lacking) = (self.served(), self.leads(), self.lacking());
+        self.metrics.text(&self.read(), &served, leads, &lacking)
     }
 
     /// The rules that this ServiceAccount lacks.

@@ -48,7 +48,7 @@ fn start_with(
     let document = format!(
         "listen_addr: 127.0.0.1:{port}
 allocation_strategy: {strategy}
-karez: {{collectors_file: '{folder}/collectors.yaml', lease: allocators, lease_duration: 3s, settle: 10m, weighted: {{interval: 10m}}}}
+karez: {{collectors_file: '{folder}/collectors.yaml', lease: allocators, lease_duration: 6s, settle: 10m, weighted: {{interval: 10m}}}}
 config: {{scrape_configs: [{{job_name: a, file_sd_configs: [{{files: ['{folder}/*.json']}}]}}]}}
 {further}"
     );

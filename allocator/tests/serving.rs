@@ -331,3 +331,44 @@ async fn secrets_go_to_who_proves_who_it_is() {
     assert!(refused.is_none(), "who has no certificate is served");
     running.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn figures_are_pushed() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let folder = tempfile::tempdir().expect("there is room");
+    write(folder.path(), &["h:1"], &["c-0"]);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("loopback has a free port");
+    let to = listener.local_addr().expect("it is bound");
+    let document = DOCUMENT.replace("FOLDER", &folder.path().display().to_string());
+    let exporter = format!("{{endpoint: 'http://{to}', headers: [{{name: x-key, value: sesame}}]}}");
+    let reader = format!("{{periodic: {{interval: 1000, exporter: {{otlp_http: {exporter}}}}}}}");
+    let running = start(
+        folder.path(),
+        &format!("{document}\ntelemetry: {{metrics: {{readers: [{reader}]}}}}\n"),
+    );
+    let received = async {
+        let (mut stream, _) = listener.accept().await.expect("it is dialled");
+        let (mut text, mut part) = (Vec::new(), [0; 4096]);
+        while !String::from_utf8_lossy(&text).contains("opentelemetry_allocator_collectors_discovered") {
+            let read = stream.read(&mut part).await.expect("it is sent");
+            assert!(read > 0, "it ends early: {}", String::from_utf8_lossy(&text));
+            text.extend_from_slice(&part[..read]);
+        }
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            .await
+            .expect("it is read");
+        String::from_utf8_lossy(&text).into_owned()
+    };
+    let received = tokio::time::timeout(Duration::from_secs(60), received)
+        .await
+        .expect("it comes in time");
+    assert!(
+        received.starts_with("POST /v1/metrics HTTP/1.1\r\n"),
+        "{received}"
+    );
+    assert!(received.contains("x-key: sesame\r\n"), "{received}");
+    running.end().await;
+}

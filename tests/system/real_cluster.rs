@@ -28,7 +28,7 @@ const BALANCER: &str = "127.83.1.1";
 const CONTROLLER: &str = "127.83.1.2";
 const WEBHOOK: u16 = 9443;
 /// The webhook's port is one: these tests run one after the other.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+pub(crate) static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 pub(crate) fn trials() -> Vec<Trial> {
     const NEEDS: &[Need] = &[
@@ -53,12 +53,13 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// The site-controller as a process under the token of its own service account.
-struct Controller {
+pub(crate) struct Controller {
     child: Child,
 }
 
 impl Controller {
-    fn start(stage: &Stage, kubernetes: &Kubernetes) -> Outcome<Self> {
+    /// Starts it with everything that `deploy/kubernetes` holds.
+    pub(crate) fn start(stage: &Stage, kubernetes: &Kubernetes) -> Outcome<Self> {
         let deploy = workspace().join("deploy/kubernetes");
         let deploy = deploy.to_str().context("the workspace's path is text")?;
         kubernetes

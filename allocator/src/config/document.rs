@@ -150,12 +150,7 @@ fn meant(node: &Node, flags: &Flags, diagnoses: &mut Vec<Diagnosis>) -> Option<A
         jobs = document::read(config, "config", Options::default(), diagnoses);
     }
     let karez = document.karez.unwrap_or_default();
-    if node.get("telemetry").is_some_and(|block| !block.is_null()) {
-        let message = "Karez pushes no metrics of the allocator";
-        let place = node.key_place("telemetry");
-        let mend = "scrape /metrics, which has the same ones";
-        diagnoses.push(Diagnosis::warning(place, "telemetry", message, mend));
-    }
+    let push = super::telemetry::read(node, diagnoses);
     let lease = lease(
         node,
         &karez,
@@ -205,6 +200,7 @@ fn meant(node: &Node, flags: &Flags, diagnoses: &mut Vec<Diagnosis>) -> Option<A
             || document.allow_insecure_auth_secrets.unwrap_or(false),
         prometheus,
         lease,
+        push,
         jobs,
     })
 }
@@ -488,18 +484,29 @@ config:
 
     #[test]
     fn a_lease_has_a_namespace_and_bounds() {
-        let text = "karez: {collectors: [a], lease: l, lease_duration: 20m}\nprometheus_cr: {enabled: true}\ntelemetry: {metrics: {}}\n";
+        let text = "karez: {collectors: [a], lease: l, lease_duration: 20m}\nprometheus_cr: {enabled: true}\ntelemetry: {metrics: {readers: [{periodic: {exporter: {otlp_grpc: {endpoint: 'o:4317'}}}}, {periodic: {exporter: {otlp_http: {endpoint: nonsense}}}}]}}\n";
         let (config, said) = read_text(text, &Flags::default());
         assert_eq!(config, None);
         for expected in [
             "in which namespace the Lease is",
             "from one second to ten minutes",
             "scrape /metrics",
+            "readers[1].periodic.exporter.otlp_http.endpoint: is no address",
         ] {
             assert!(said.contains(expected), "{expected}\n---\n{said}");
         }
-        let text = text.replace("20m", "20s") + "collector_namespace: ns\n";
-        let lease = read_text(&text, &Flags::default()).0.unwrap().lease.unwrap();
+        let text = text
+            .replace("20m", "20s")
+            .replace(
+                "otlp_grpc: {endpoint: 'o:4317'}",
+                "otlp_http: {endpoint: 'http://o:4318'}",
+            )
+            .replace("nonsense", "https://o/own/path")
+            + "collector_namespace: ns\n";
+        let config = read_text(&text, &Flags::default()).0.unwrap();
+        let pushed: Vec<&str> = config.push.iter().map(|push| push.url.as_str()).collect();
+        assert_eq!(pushed, ["http://o:4318/v1/metrics", "https://o/own/path"]);
+        let lease = config.lease.unwrap();
         assert_eq!((lease.namespace.as_str(), lease.name.as_str()), ("ns", "l"));
     }
 

@@ -6,6 +6,7 @@
 
 mod document;
 mod selector;
+mod telemetry;
 
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use karez_scrape::config::ScrapeConfig;
 pub(crate) use document::CollectorDocument;
 pub use document::read;
 pub use selector::LabelSelector;
+pub(crate) use telemetry::Push;
 
 /// Given on the command line, where it counts before the document.
 #[derive(Debug, Clone, Default)]
@@ -64,6 +66,8 @@ pub struct AllocatorConfig {
     pub prometheus: Option<PrometheusResources>,
     /// Several allocators of which one leads.
     pub lease: Option<LeaseConfig>,
+    /// Where its own figures are pushed to.
+    pub push: Vec<Push>,
     /// The jobs that the document holds.
     pub jobs: Vec<ScrapeConfig>,
 }

@@ -276,9 +276,6 @@ fn explain(shared: &Shared, headers: &HeaderMap, query: &Query) -> Answer {
 }
 
 fn metrics(shared: &Shared, headers: &HeaderMap) -> Answer {
-    let leads = shared.leads();
-    let text = shared
-        .metrics
-        .text(&shared.read(), &shared.served(), leads, &shared.lacking());
+    let text = shared.figures();
     packed(headers, Media::Metrics, text.into_bytes())
 }

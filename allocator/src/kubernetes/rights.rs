@@ -27,8 +27,9 @@ use crate::config::{AllocatorConfig, Collectors, PrometheusResources};
 use crate::monitors::Kind;
 use crate::shared::Shared;
 
-/// How often what was missing is asked for again, and what was there.
+/// How often what was there is asked for again, and what was missing.
 const AGAIN: Duration = Duration::from_secs(300);
+const SOON: Duration = Duration::from_secs(15);
 /// Jobs come one after the other at the start.
 const TOGETHER: Duration = Duration::from_secs(2);
 /// Questions at once, and in all.
@@ -270,7 +271,7 @@ pub(crate) async fn watch(
         }
         tokio::select! {
             changed = needs.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(AGAIN) => {}
+            () = tokio::time::sleep(if said.is_empty() { AGAIN } else { SOON }) => {}
             () = shutdown.triggered() => return,
         }
     }
