@@ -29,6 +29,8 @@ const HEAD: usize = 5;
 const GZIP_LEVEL: u32 = 3;
 /// More than this is set aside only as the bytes come: a length alone takes no memory.
 const EAGER: usize = 64 << 10;
+/// A message that comes in one piece of this size is not copied: what else its memory holds is little beside it.
+const PIECE: usize = 16 << 10;
 
 /// How messages are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,6 +195,8 @@ struct Message {
     head: [u8; HEAD],
     read: usize,
     body: BytesMut,
+    /// All of it, when it came in one piece.
+    piece: Option<Bytes>,
 }
 
 impl Message {
@@ -202,7 +206,13 @@ impl Message {
             head: [0; HEAD],
             read: 0,
             body: BytesMut::new(),
+            piece: None,
         }
+    }
+
+    /// How much of it is here.
+    fn come(&self) -> usize {
+        self.piece.as_ref().map_or(self.body.len(), Bytes::len)
     }
 
     fn length(&self) -> usize {
@@ -210,7 +220,7 @@ impl Message {
     }
 
     fn is_whole(&self) -> bool {
-        self.read == HEAD && self.body.len() == self.length()
+        self.read == HEAD && self.come() == self.length()
     }
 
     fn add(&mut self, mut data: Bytes) -> Result<(), Status> {
@@ -224,9 +234,13 @@ impl Message {
             if self.length() > self.most {
                 return Err(too_large(self.most));
             }
+            if data.len() == self.length() && data.len() >= PIECE {
+                self.piece = Some(data);
+                return Ok(());
+            }
             self.body.reserve(self.length().min(EAGER));
         }
-        if data.len() > self.length() - self.body.len() {
+        if data.len() > self.length() - self.come() {
             return Err(Status::internal("more than one message in a call that has one"));
         }
         self.body.extend_from_slice(&data);
@@ -238,9 +252,10 @@ impl Message {
         if !self.is_whole() {
             return Err(Status::internal("the message is not whole"));
         }
+        let body = self.piece.unwrap_or_else(|| self.body.freeze());
         match (self.head[0], packing) {
-            (0, _) => Ok(self.body.freeze()),
-            (1, Some(packing)) => packing.unpack(&self.body, self.most),
+            (0, _) => Ok(body),
+            (1, Some(packing)) => packing.unpack(&body, self.most),
             (1, None) => Err(Status::internal("a compressed message without grpc-encoding")),
             (flag, _) => Err(Status::internal(format!("a message with the flag {flag}"))),
         }
@@ -356,11 +371,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_message_is_read_however_it_is_cut() {
-        let message = vec![7; 1000];
-        for size in [1, 3, 5, 6, 999, 5000] {
-            let mut body = body(&framed(0, &message), size);
-            let read = read(&HeaderMap::new(), &mut body, 1000).await.unwrap();
-            assert_eq!(read, message, "{size}");
+        for length in [1000, PIECE, PIECE + 1] {
+            let message = vec![7; length];
+            for size in [1, 3, 5, 6, 999, 5000, length + HEAD] {
+                let mut body = body(&framed(0, &message), size);
+                let read = read(&HeaderMap::new(), &mut body, length).await.unwrap();
+                assert_eq!(read, message, "{length} in parts of {size}");
+            }
         }
     }
 
@@ -389,6 +406,12 @@ mod tests {
             (&framed(1, b"abc"), Code::Internal),
             (b"\0\xff\xff\xff\xff", Code::ResourceExhausted),
         ];
+        let long = framed(0, &[7; PIECE]);
+        let mut more = StreamBody::new(futures::stream::iter(
+            [&long[..], b"x"].map(|part| Ok::<_, Infallible>(Frame::data(Bytes::copy_from_slice(part)))),
+        ));
+        let refused = read(&HeaderMap::new(), &mut more, PIECE).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Internal);
         for (bytes, code) in cases {
             let refused = read(&HeaderMap::new(), &mut body(bytes, 4), 100)
                 .await

@@ -52,49 +52,93 @@ fn message(
     depth: usize,
     items: &mut usize,
 ) -> Result<(), Malformed> {
-    while !bytes.is_empty() {
-        let (number, wire_type) = take_key(&mut bytes)?;
-        match (schema.kind(number), wire_type) {
-            (Kind::Unknown, _) => skip(number, wire_type, &mut bytes, depth)?,
-            (Kind::Message(inner), WireType::Delimited) => {
-                let value = take_delimited(&mut bytes)?;
-                if depth + 1 > MAX_DEPTH {
-                    return Err(Malformed::Depth);
+    while let Some((&key, rest)) = bytes.split_first() {
+        // Nearly all keys, lengths and numbers have one byte.
+        let after = match (schema.short(key), key & 7) {
+            (Kind::Message(inner), 2) if depth < MAX_DEPTH => match short(rest) {
+                Some((value, after)) => {
+                    *items += usize::from(inner.item);
+                    message(inner, value, depth + 1, items)?;
+                    Some(after)
                 }
-                *items += usize::from(inner.item);
-                message(inner, value, depth + 1, items)?;
-            }
-            (Kind::Text, WireType::Delimited) => {
-                let value = take_delimited(&mut bytes)?;
-                if !is_text(value) {
-                    return Err(Malformed::Text(number));
-                }
-            }
-            (Kind::Bytes, WireType::Delimited) => {
-                take_delimited(&mut bytes)?;
-            }
-            (Kind::Varint | Kind::Varints, WireType::Varint) => {
-                take_varint(&mut bytes)?;
-            }
-            (Kind::Fixed32, WireType::Fixed32) => {
-                take(&mut bytes, 4)?;
-            }
-            (Kind::Fixed64 | Kind::Fixed64s, WireType::Fixed64) => {
-                take(&mut bytes, 8)?;
-            }
-            (Kind::Varints, WireType::Delimited) => {
-                let mut packed = take_delimited(&mut bytes)?;
-                while !packed.is_empty() {
-                    take_varint(&mut packed)?;
-                }
-            }
-            (Kind::Fixed64s, WireType::Delimited) => {
-                if take_delimited(&mut bytes)?.len() % 8 != 0 {
-                    return Err(Malformed::Truncated);
-                }
-            }
-            _ => return Err(Malformed::Type(number)),
+                None => None,
+            },
+            (Kind::Text, 2) => short(rest)
+                .filter(|(value, _)| value.is_ascii())
+                .map(|(_, after)| after),
+            (Kind::Bytes, 2) => short(rest).map(|(_, after)| after),
+            (Kind::Fixed64, 1) => rest.get(8..),
+            (Kind::Varint, 0) => rest
+                .split_first()
+                .filter(|(value, _)| **value < 0x80)
+                .map(|(_, after)| after),
+            _ => None,
+        };
+        match after {
+            Some(after) => bytes = after,
+            None => field(schema, &mut bytes, depth, items)?,
         }
+    }
+    Ok(())
+}
+
+/// A value of less than 128 bytes behind its length, and what comes after it.
+#[inline]
+fn short(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    match bytes.split_first()? {
+        (&length, rest) if length < 0x80 => rest.split_at_checked(usize::from(length)),
+        _ => None,
+    }
+}
+
+/// One field, whatever it is.
+fn field(
+    schema: &'static Schema,
+    bytes: &mut &[u8],
+    depth: usize,
+    items: &mut usize,
+) -> Result<(), Malformed> {
+    let (number, wire_type) = take_key(bytes)?;
+    match (schema.kind(number), wire_type) {
+        (Kind::Unknown, _) => skip(number, wire_type, bytes, depth)?,
+        (Kind::Message(inner), WireType::Delimited) => {
+            let value = take_delimited(bytes)?;
+            if depth + 1 > MAX_DEPTH {
+                return Err(Malformed::Depth);
+            }
+            *items += usize::from(inner.item);
+            message(inner, value, depth + 1, items)?;
+        }
+        (Kind::Text, WireType::Delimited) => {
+            let value = take_delimited(bytes)?;
+            if !is_text(value) {
+                return Err(Malformed::Text(number));
+            }
+        }
+        (Kind::Bytes, WireType::Delimited) => {
+            take_delimited(bytes)?;
+        }
+        (Kind::Varint | Kind::Varints, WireType::Varint) => {
+            take_varint(bytes)?;
+        }
+        (Kind::Fixed32, WireType::Fixed32) => {
+            take(bytes, 4)?;
+        }
+        (Kind::Fixed64 | Kind::Fixed64s, WireType::Fixed64) => {
+            take(bytes, 8)?;
+        }
+        (Kind::Varints, WireType::Delimited) => {
+            let mut packed = take_delimited(bytes)?;
+            while !packed.is_empty() {
+                take_varint(&mut packed)?;
+            }
+        }
+        (Kind::Fixed64s, WireType::Delimited) => {
+            if take_delimited(bytes)?.len() % 8 != 0 {
+                return Err(Malformed::Truncated);
+            }
+        }
+        _ => return Err(Malformed::Type(number)),
     }
     Ok(())
 }

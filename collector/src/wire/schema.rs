@@ -41,6 +41,16 @@ impl Schema {
     pub(super) fn kind(&self, number: u32) -> Kind {
         self.fields.get(number as usize).copied().unwrap_or(Unknown)
     }
+
+    /// The kind of the field that a key of one byte is of; unknown for any other byte.
+    #[inline]
+    pub(super) fn short(&self, key: u8) -> Kind {
+        match key {
+            // Numbers below 16.
+            0..0x80 => self.fields[usize::from(key >> 3)],
+            _ => Unknown,
+        }
+    }
 }
 
 const fn schema(list: &[(u32, Kind)], item: bool) -> Schema {

@@ -138,6 +138,13 @@ pub trait Sink {
     /// Something about a family.
     fn meta(&mut self, family: &str, meta: Meta<'_>) -> Result<(), Self::Stop>;
 
+    /// How far the series reaches that starts a line of text, if that is known without reading it: the line is that of
+    /// the series that was expected next. What is said must be what reading gives.
+    fn recognise(&mut self, line: &str) -> Option<usize> {
+        let _ = line;
+        None
+    }
+
     /// A sample.
     fn sample(&mut self, sample: &Sample<'_>) -> Result<(), Self::Stop>;
 

@@ -49,7 +49,11 @@ pub fn parse<S: Sink>(body: &str, format: Format, sink: &mut S) -> Result<(), Er
             }
             continue;
         }
-        let sample = sample(line, format).map_err(wrong)?;
+        let end = match sink.recognise(line) {
+            Some(end) => end,
+            None => series::end(line).map_err(wrong)?,
+        };
+        let sample = sample(line.split_at(end), format).map_err(wrong)?;
         sink.sample(&sample).map_err(Error::Stopped)?;
     }
     match format == Format::OpenMetrics && !ended {
@@ -107,9 +111,8 @@ fn closing_quote(text: &str) -> Option<usize> {
     })
 }
 
-fn sample(line: &str, format: Format) -> Result<Sample<'_>, Fault> {
-    let end = series::end(line)?;
-    let (series, mut rest) = line.split_at(end);
+/// A line: its series, and the rest.
+fn sample<'a>((series, mut rest): (&'a str, &'a str), format: Format) -> Result<Sample<'a>, Fault> {
     let value = number(word(&mut rest)).ok_or(Fault::Value)?;
     let mut sample = Sample {
         series,

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 /// The longest wait: what many senders send is written together, and none of them feels it.
-const LONGEST: Duration = Duration::from_millis(5);
+const LONGEST: Duration = Duration::from_millis(10);
 /// For how many batches it is taken that nobody else would come.
 const TRUSTED: u32 = 64;
 
@@ -66,7 +66,7 @@ mod tests {
     fn while_more_keep_coming_they_are_gathered() {
         let mut pace = Pace::default();
         for _ in 0..10 {
-            pace.went(5, Duration::from_millis(4), MOST);
+            pace.went(5, Duration::from_millis(8), MOST);
             assert_eq!(pace.wait(5, MOST), LONGEST);
         }
         assert_eq!(pace.wait(5, Duration::from_millis(1)), Duration::from_millis(1));

@@ -12,6 +12,8 @@ use super::Part;
 pub(super) struct Known {
     /// A hash of its text.
     pub(super) key: u64,
+    /// How long that is.
+    pub(super) length: u32,
     /// The scrape in which it was seen last.
     pub(super) seen: u32,
     /// The scrape in which it was seen first.
@@ -41,6 +43,12 @@ impl Memory {
     /// A new scrape.
     pub(super) fn start(&mut self) {
         self.next = 0;
+    }
+
+    /// The series that comes next, if the order is the same.
+    #[inline]
+    pub(super) fn expected(&self) -> Option<&Known> {
+        self.known.get(self.next)
     }
 
     /// Where a series is.

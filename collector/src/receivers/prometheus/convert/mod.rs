@@ -15,7 +15,7 @@ mod memory;
 mod place;
 mod resolve;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use karez_exposition::{Histogram, Kind, Meta, Sample, Sink};
@@ -93,6 +93,8 @@ struct Family {
     kind: Kind,
     help: String,
     unit: String,
+    /// Whether series were resolved as its own.
+    used: bool,
 }
 
 /// What a metric's points are.
@@ -124,6 +126,8 @@ pub struct Conversion {
     epoch: u32,
     series: Memory,
     families: HashMap<Arc<str>, Family>,
+    /// Names that no family has, or only one by a suffix: a family may still come that says otherwise.
+    loose: HashSet<Box<str>>,
     metrics: Vec<Metric>,
     metric_index: HashMap<(u32, Arc<str>, Shape), u32>,
     groups: Vec<Group>,
@@ -148,6 +152,7 @@ impl Conversion {
             epoch: 0,
             series: Memory::default(),
             families: HashMap::new(),
+            loose: HashSet::new(),
             metrics: Vec::new(),
             metric_index: HashMap::new(),
             groups: Vec::new(),
@@ -171,6 +176,7 @@ impl Conversion {
             self.metrics.len(),
             self.places.len(),
             self.groups.len(),
+            self.loose.len(),
         ];
         if full.into_iter().any(|length| length > MAX_REMEMBERED) {
             let scrape = self.scrape;
@@ -189,6 +195,7 @@ impl Conversion {
             runs: Vec::new(),
             positions: HashMap::default(),
             exemplars: Vec::new(),
+            recognised: None,
             points: 0,
             samples: 0,
             kept: 0,
@@ -217,6 +224,8 @@ pub struct Scrape<'a> {
     /// Where the start of a counter stands, to be filled in when it is told.
     positions: HashMap<u64, usize, Hashed>,
     exemplars: Vec<u8>,
+    /// The hash of the series that was recognised.
+    recognised: Option<u64>,
     points: usize,
     samples: u64,
     kept: u64,
@@ -251,7 +260,8 @@ impl Scrape<'_> {
     fn known(&mut self, series: &str, tracked: bool, native: bool) -> Result<usize, Limit> {
         self.samples += 1;
         let of = &mut *self.of;
-        let key = xxh3_64_with_seed(series.as_bytes(), of.seed ^ u64::from(native));
+        let hash = || xxh3_64_with_seed(series.as_bytes(), of.seed ^ u64::from(native));
+        let key = self.recognised.take().unwrap_or_else(hash);
         let (scrape, order) = (of.scrape, self.samples as u32);
         let place = of.series.find(key);
         let mut born = scrape;
@@ -272,6 +282,7 @@ impl Scrape<'_> {
         }
         let known = Known {
             key,
+            length: series.len() as u32,
             seen: scrape,
             born,
             epoch: of.epoch,
@@ -307,20 +318,34 @@ impl Sink for Scrape<'_> {
         let known = match of.families.get_mut(family) {
             Some(known) => known,
             None => {
-                of.epoch = of.epoch.wrapping_add(1);
+                of.learns(family);
                 of.families.entry(family.into()).or_default()
             }
         };
         match meta {
             Meta::Kind(kind) if known.kind != kind => {
                 known.kind = kind;
-                of.epoch = of.epoch.wrapping_add(1);
+                of.learns(family);
             }
             Meta::Help(help) if known.help != help => help.clone_into(&mut known.help),
             Meta::Unit(unit) if known.unit != unit => unit.clone_into(&mut known.unit),
             _ => {}
         }
         Ok(())
+    }
+
+    fn recognise(&mut self, line: &str) -> Option<usize> {
+        let known = self.of.series.expected()?;
+        let end = known.length as usize;
+        let (series, rest) = line.as_bytes().split_at_checked(end)?;
+        // Behind a blank there may still be labels, or more blanks.
+        let (&[b' ', next], _) = rest.split_first_chunk()? else {
+            return None;
+        };
+        let whole = !matches!(next, b' ' | b'\t' | b'{');
+        self.recognised =
+            (whole && xxh3_64_with_seed(series, self.of.seed) == known.key).then_some(known.key);
+        self.recognised.map(|_| end)
     }
 
     fn sample(&mut self, sample: &Sample<'_>) -> Result<(), Limit> {

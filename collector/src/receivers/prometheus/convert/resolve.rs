@@ -29,6 +29,18 @@ enum Role {
     Native,
 }
 
+/// What a name may have behind its family's, and what it is then.
+const SUFFIXES: [(&str, Role); 8] = [
+    ("_total", Role::Number),
+    ("_bucket", Role::Bucket),
+    ("_sum", Role::Sum),
+    ("_count", Role::Count),
+    ("_gsum", Role::Sum),
+    ("_gcount", Role::Count),
+    ("_created", Role::Created),
+    ("_info", Role::Number),
+];
+
 /// What is known of a name.
 struct Belonging {
     family: Arc<str>,
@@ -96,8 +108,34 @@ impl Conversion {
         Ok(relabel::apply(&self.config.metric_relabel, &mut self.builder).then(|| self.builder.labels()))
     }
 
+    /// Something new is said of a family. What was resolved by what was known before is resolved anew, if it may be
+    /// of this family.
+    pub(super) fn learns(&mut self, family: &str) {
+        let used = self.families.get(family).is_some_and(|family| family.used);
+        let loose = |name: &str| self.loose.contains(name);
+        let meant = || {
+            let mut suffixes = SUFFIXES.iter();
+            loose(family) || suffixes.any(|(suffix, _)| loose(&format!("{family}{suffix}")))
+        };
+        if used || (!self.loose.is_empty() && meant()) {
+            self.epoch = self.epoch.wrapping_add(1);
+            self.loose.clear();
+        }
+    }
+
     /// The family of a name, by what was said before its samples.
-    fn belonging(&self, name: &str, openmetrics: bool, native: bool, labels: &Labels) -> Belonging {
+    fn belonging(&mut self, name: &str, openmetrics: bool, native: bool, labels: &Labels) -> Belonging {
+        let belonging = self.belongs(name, openmetrics, native, labels);
+        if let Some(family) = self.families.get_mut(&belonging.family) {
+            family.used = true;
+        }
+        if !self.families.contains_key(name) && !self.loose.contains(name) {
+            self.loose.insert(name.into());
+        }
+        belonging
+    }
+
+    fn belongs(&self, name: &str, openmetrics: bool, native: bool, labels: &Labels) -> Belonging {
         let known = |family: &str| {
             self.families
                 .get_key_value(family)
@@ -116,17 +154,7 @@ impl Conversion {
                 _ => of(family, Role::Number, Shape::Gauge),
             };
         }
-        let suffixes = [
-            ("_total", Role::Number),
-            ("_bucket", Role::Bucket),
-            ("_sum", Role::Sum),
-            ("_count", Role::Count),
-            ("_gsum", Role::Sum),
-            ("_gcount", Role::Count),
-            ("_created", Role::Created),
-            ("_info", Role::Number),
-        ];
-        for (suffix, role) in suffixes {
+        for (suffix, role) in SUFFIXES {
             let Some((family, kind)) = name.strip_suffix(suffix).and_then(known) else {
                 continue;
             };

@@ -445,3 +445,27 @@ fn a_target_that_invents_series_is_forgotten_in_time() {
     assert!(conversion.series.at(40_000).is_none());
     assert!(conversion.metrics.len() <= MAX_REMEMBERED + 20_000);
 }
+
+proptest::proptest! {
+    /// Whatever was scraped before, and in whatever order: what is remembered changes nothing about what is read.
+    #[test]
+    fn what_is_remembered_changes_nothing(
+        scrapes in proptest::collection::vec(proptest::collection::vec(0usize..10, 0..12), 1..6)
+    ) {
+        const LINES: [&str; 10] = [
+            "a 1", "a{x=\"y\"} 2", "a {x=\"y\"} 3", "a {x=\"z\"}  4", "a{x=\"z\",} 5", "ab 6", "ab\t7", "ab{} 8", "b  9", "b 10",
+        ];
+        let mut remembering = conversion("{job_name: j}");
+        for (now, lines) in (1..).zip(&scrapes) {
+            let body: String = lines.iter().map(|line| format!("{}\n", LINES[*line])).collect();
+            let read = |conversion: &mut Conversion| {
+                let request = scrape(conversion, now, Format::Prometheus, &body);
+                let mut points: Vec<_> = points(&request).into_iter().filter(|p| !p.contains("ended")).collect();
+                points.sort();
+                (points, value(&request, "scrape_samples_scraped"))
+            };
+            let fresh = read(&mut conversion("{job_name: j}"));
+            proptest::prop_assert_eq!(read(&mut remembering), fresh, "{}", body);
+        }
+    }
+}
