@@ -47,7 +47,7 @@ pub(super) async fn read(answer: Response<Incoming>, limit: u64) -> Result<Answe
         .min(limit)
         .min(EAGER);
     let mut body = match packed {
-        true => Body::Packed(GzDecoder::new(Bounded::new(limit, 0))),
+        true => Body::Packed(Box::new(GzDecoder::new(Bounded::new(limit, 0)))),
         false => Body::Plain(Bounded::new(limit, length)),
     };
     while let Some(frame) = incoming.frame().await {
@@ -72,7 +72,7 @@ fn fault(error: &std::io::Error, limit: u64) -> ClientError {
 
 enum Body {
     Plain(Bounded),
-    Packed(GzDecoder<Bounded>),
+    Packed(Box<GzDecoder<Bounded>>),
 }
 
 impl Body {
