@@ -1,11 +1,13 @@
 //! What dividing many targets costs: from a change of the files to the new assignment, at rest, and by endpoint.
 //!
 //! ```text
-//!  files of targets, a file of collectors ─▶ karez allocator (a process) ◀─ HTTP ─ this process
+//!  files of targets, or a Kubernetes API ─┐
+//!  a file of collectors ──────────────────┴▶ karez allocator (a process) ◀─ HTTP ─ this process
 //! ```
 //!
 //! `cargo bench -p karez --bench allocator`; `docs/benchmarks.md` says more.
 
+mod kubernetes;
 #[path = "../process.rs"]
 #[expect(dead_code, reason = "shared with the benchmark of routers")]
 mod process;
@@ -39,6 +41,9 @@ struct Options {
         default_value = "consistent-hashing,least-weighted,per-node,weighted"
     )]
     strategies: Vec<String>,
+    /// Found in what: `file`, `pod` or `endpointslice` (the last two from a Kubernetes API of this process).
+    #[arg(long, value_delimiter = ',', default_value = "file")]
+    from: Vec<FoundIn>,
     /// Seconds at rest.
     #[arg(long, default_value_t = 5)]
     rest: u64,
@@ -48,6 +53,64 @@ struct Options {
     /// What `cargo bench` hands to every target.
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+/// What targets are found in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum FoundIn {
+    /// Files.
+    File,
+    /// A cluster's Pods.
+    Pod,
+    /// A cluster's EndpointSlices, with their Pods and Services.
+    #[value(name = "endpointslice")]
+    EndpointSlice,
+}
+
+/// Where the targets are, and how there come to be more.
+enum Found {
+    Files,
+    Cluster(kubernetes::Api, &'static str),
+}
+
+impl Found {
+    fn start(from: FoundIn, folder: &Path, targets: usize) -> anyhow::Result<Self> {
+        let role = match from {
+            FoundIn::File => {
+                let each = targets / FILES;
+                for file in 0..FILES {
+                    write_targets(folder, file, file * each, each)?;
+                }
+                return Ok(Found::Files);
+            }
+            FoundIn::Pod => "pod",
+            FoundIn::EndpointSlice => "endpointslice",
+        };
+        let api = kubernetes::Api::start(targets)?;
+        fs::write(folder.join("kubeconfig"), api.kubeconfig())?;
+        Ok(Found::Cluster(api, role))
+    }
+
+    /// As the document has it.
+    fn document(&self, folder: &Path) -> String {
+        let folder = folder.display();
+        match self {
+            Found::Files => format!("file_sd_configs: [{{files: ['{folder}/*.json']}}]"),
+            Found::Cluster(_, role) => {
+                format!("kubernetes_sd_configs: [{{role: {role}, kubeconfig_file: '{folder}/kubeconfig'}}]")
+            }
+        }
+    }
+
+    fn add(&self, folder: &Path, all: usize, more: usize) -> anyhow::Result<()> {
+        match self {
+            Found::Files => append_targets(folder, 0, all / FILES, all, more),
+            Found::Cluster(api, _) => {
+                api.add(more);
+                Ok(())
+            }
+        }
+    }
 }
 
 /// Files that the targets are in.
@@ -60,26 +123,25 @@ const DEADLINE: Duration = Duration::from_secs(120);
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     println!(
-        "| strategy | targets | first s | CPU s | MiB | +1 % s | +1 % CPU s | at rest % | list | list ms | /jobs ms | /scrape_configs ms | spread | one leaves s | moved % |"
+        "| found in | strategy | targets | first s | CPU s | MiB | +1 % s | +1 % CPU s | at rest % | list | list ms | /jobs ms | /scrape_configs ms | spread | one leaves s | moved % |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
-    for targets in &options.targets {
-        for strategy in &options.strategies {
-            measure(&options, strategy, *targets)?;
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
+    for from in &options.from {
+        for targets in &options.targets {
+            for strategy in &options.strategies {
+                measure(&options, *from, strategy, *targets)?;
+            }
         }
     }
     Ok(())
 }
 
-fn measure(options: &Options, strategy: &str, targets: usize) -> anyhow::Result<()> {
+fn measure(options: &Options, from: FoundIn, strategy: &str, targets: usize) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
-    let each = targets / FILES;
-    for file in 0..FILES {
-        write_targets(folder.path(), file, file * each, each)?;
-    }
+    let found = Found::start(from, folder.path(), targets)?;
     write_collectors(folder.path(), options.collectors)?;
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let config = document(folder.path(), strategy, port);
+    let config = document(folder.path(), strategy, port, &found);
     fs::write(folder.path().join("allocator.yaml"), config)?;
     let mut command = Command::new(&options.karez);
     command
@@ -88,7 +150,7 @@ fn measure(options: &Options, strategy: &str, targets: usize) -> anyhow::Result<
         .arg(folder.path().join("allocator.yaml"));
     let begun = Instant::now();
     let process = Process::start(command, &folder.path().join("log"))?;
-    let all = each * FILES;
+    let all = targets / FILES * FILES;
     until(port, |figures| {
         figures.targets == all && figures.unassigned == 0 && figures.collectors == options.collectors
     })?;
@@ -101,8 +163,7 @@ fn measure(options: &Options, strategy: &str, targets: usize) -> anyhow::Result<
     let (before, more) = (process.cpu_seconds(), all.div_ceil(100));
     // What is seen is seen within a second of the writing: the looking itself is not what is measured, and is told.
     let begun = Instant::now();
-    write_targets(folder.path(), 0, 0, each)?;
-    append_targets(folder.path(), 0, each, all, more)?;
+    found.add(folder.path(), all, more)?;
     until(port, |figures| figures.targets == all + more)?;
     let (changed, changed_cpu) = (begun.elapsed(), process.cpu_seconds() - before);
 
@@ -128,7 +189,7 @@ fn measure(options: &Options, strategy: &str, targets: usize) -> anyhow::Result<
     let left = begun.elapsed();
     let moved = self::figures(port)?.moved - moved;
     println!(
-        "| {strategy} | {targets} | {:.2} | {cpu:.2} | {memory:.0} | {:.2} | {changed_cpu:.2} | {rest:.1} | {counted} | {:.1} | {:.1} | {:.1} | {:.2} | {:.2} | {:.1} |",
+        "| {from:?} | {strategy} | {targets} | {:.2} | {cpu:.2} | {memory:.0} | {:.2} | {changed_cpu:.2} | {rest:.1} | {counted} | {:.1} | {:.1} | {:.1} | {:.2} | {:.2} | {:.1} |",
         first.as_secs_f64(),
         changed.as_secs_f64(),
         milliseconds(list),
@@ -145,7 +206,8 @@ fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
 
-fn document(folder: &Path, strategy: &str, port: u16) -> String {
+fn document(folder: &Path, strategy: &str, port: u16, found: &Found) -> String {
+    let found = found.document(folder);
     let folder = folder.display();
     format!(
         "listen_addr: 127.0.0.1:{port}
@@ -155,7 +217,7 @@ karez: {{collectors_file: {folder}/collectors.yaml}}
 config:
   scrape_configs:
   - job_name: bench
-    file_sd_configs: [{{files: ['{folder}/*.json']}}]
+    {found}
     relabel_configs:
     - {{source_labels: [__meta_kubernetes_pod_phase], regex: (Failed|Succeeded), action: drop}}
     - {{source_labels: [__meta_kubernetes_namespace], target_label: namespace}}

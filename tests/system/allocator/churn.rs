@@ -53,7 +53,7 @@ impl Size {
                 apps: 240,
                 pods: 16,
                 anchors: 60,
-                rounds: 3,
+                rounds: 2,
             },
             _ => Size {
                 apps: 14,
@@ -185,7 +185,8 @@ impl World {
             match (number + round) % 6 {
                 0 => self.replace_pods(number, &mut calls, &mut later),
                 1 => {
-                    let pods = self.apps[number].pods.iter();
+                    let app = &self.apps[number];
+                    let pods = app.pods.iter().filter(|_| app.there);
                     calls.extend(pods.map(|pod| pod.status(round % 2 == 1)));
                 }
                 2 => {

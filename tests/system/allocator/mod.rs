@@ -1,6 +1,7 @@
 //! The allocator in a real cluster: what it finds, whom it gives it to while everything changes, and who scrapes it.
 
 mod churn;
+mod found;
 mod holders;
 mod scraped;
 mod world;
@@ -26,7 +27,7 @@ const CLUSTER: &[Need] = &[
 ];
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let trials = [churn::trials(), scraped::trials()];
+    let trials = [churn::trials(), scraped::trials(), found::trials()];
     trials.into_iter().flatten().collect()
 }
 

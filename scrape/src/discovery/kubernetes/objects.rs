@@ -117,6 +117,10 @@ pub fn node(node: &Node) -> Option<Group> {
     labels.object("node", &node.metadata);
     let provider = node.spec.as_ref().and_then(|spec| spec.provider_id.clone());
     labels.maybe("node_provider_id", provider);
+    for condition in status.conditions.iter().flatten() {
+        let kind = sanitize(&condition.type_.to_lowercase());
+        labels.put(&format!("node_condition_{kind}"), condition.status.to_lowercase());
+    }
     let mut target = Set::default();
     target.address(host_port(&address.address, port));
     let name = node.metadata.name.clone().unwrap_or_default();
@@ -254,12 +258,8 @@ pub fn pod(pod: &Pod, others: &impl Others) -> Group {
         base.put("pod_container_init", first.to_string());
         let ports = container.ports.as_deref().unwrap_or_default();
         if ports.is_empty() {
-            let bare = if ip.contains(':') {
-                format!("[{ip}]")
-            } else {
-                ip.clone()
-            };
-            base.address(bare);
+            // Without brackets, as it is no HOST:PORT.
+            base.address(ip.clone());
             targets.push(base.labels());
             continue;
         }
@@ -286,13 +286,14 @@ fn attach_node(labels: &mut Set, name: Option<&str>, others: &impl Others) {
 struct Endpoint<'a> {
     address: &'a str,
     port: i32,
+    /// What the port's protocol is called, where that is not the container's to say.
     protocol: Option<&'a str>,
     target: Option<(&'a str, &'a str, &'a str)>,
     node: Option<&'a str>,
 }
 
-/// Pods that were met, and which of their ports.
-type Seen = BTreeMap<(String, String), (Arc<Pod>, Vec<(i32, String)>)>;
+/// Pods that were met, and at which ports.
+type Seen = BTreeMap<(String, String), (Arc<Pod>, Vec<i32>)>;
 
 /// Adds what is known of the Pod behind an address.
 fn backing(target: &mut Set, endpoint: &Endpoint<'_>, seen: &mut Seen, others: &impl Others) {
@@ -310,25 +311,31 @@ fn backing(target: &mut Set, endpoint: &Endpoint<'_>, seen: &mut Seen, others: &
     let known = seen
         .entry((namespace.to_owned(), name.to_owned()))
         .or_insert_with(|| (pod.clone(), Vec::new()));
+    known.1.push(endpoint.port);
     target.add(&pod_labels(&pod));
+    // Of several containers with the port the last counts; only the number is looked at.
     for (container, first) in containers(&pod) {
-        for port in container.ports.iter().flatten() {
-            let same = port.protocol.as_deref().unwrap_or("TCP") == endpoint.protocol.unwrap_or("TCP");
-            if port.container_port != endpoint.port || !same {
-                continue;
-            }
-            container_labels(target, container);
-            target.maybe("pod_container_id", container_id(&pod, &container.name, first));
-            target.put("pod_container_init", first.to_string());
-            port_labels(target, port);
-            known.1.push((port.container_port, container.name.clone()));
-            return;
+        let mut ports = container.ports.iter().flatten();
+        let Some(port) = ports.find(|port| port.container_port == endpoint.port) else {
+            continue;
+        };
+        container_port_labels(target, container, first, port);
+        if let Some(protocol) = endpoint.protocol {
+            target.put("pod_container_port_protocol", protocol);
         }
     }
 }
 
+/// As endpoints have them: without the container's id, which only Pods have.
+fn container_port_labels(target: &mut Set, container: &Container, first: bool, port: &ContainerPort) {
+    container_labels(target, container);
+    target.put("pod_container_init", first.to_string());
+    target.put("pod_container_port_name", port.name.clone().unwrap_or_default());
+    port_labels(target, port);
+}
+
 /// Ports of Pods behind a Service that the Service does not have: they are targets, too.
-fn unlisted(seen: &Seen, targets: &mut Vec<Labels>, others: &impl Others) {
+fn unlisted(seen: &Seen, targets: &mut Vec<Labels>) {
     for (pod, ports) in seen.values() {
         let ip = pod
             .status
@@ -340,18 +347,13 @@ fn unlisted(seen: &Seen, targets: &mut Vec<Labels>, others: &impl Others) {
         }
         for (container, first) in containers(pod) {
             for port in container.ports.iter().flatten() {
-                if ports.iter().any(|(number, _)| *number == port.container_port) {
+                if ports.contains(&port.container_port) {
                     continue;
                 }
                 let mut target = Set::default();
                 target.address(host_port(&ip, port.container_port));
-                container_labels(&mut target, container);
-                target.maybe("pod_container_id", container_id(pod, &container.name, first));
-                target.put("pod_container_init", first.to_string());
-                port_labels(&mut target, port);
+                container_port_labels(&mut target, container, first, port);
                 target.add(&pod_labels(pod));
-                let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-                attach_node(&mut target, node, others);
                 targets.push(target.labels());
             }
         }
@@ -410,7 +412,7 @@ pub fn endpoints(endpoints: &Endpoints, others: &impl Others) -> Group {
             }
         }
     }
-    unlisted(&seen, &mut targets, others);
+    unlisted(&seen, &mut targets);
     Group {
         labels: labels.labels(),
         targets,
@@ -455,7 +457,7 @@ pub fn endpoint_slice(slice: &EndpointSlice, others: &impl Others) -> Group {
                 let behind = Endpoint {
                     address,
                     port: port.port.unwrap_or(0),
-                    protocol: port.protocol.as_deref(),
+                    protocol: None,
                     target: reference.map(|r| reference_of(r, namespace)),
                     node: endpoint.node_name.as_deref(),
                 };
@@ -469,7 +471,7 @@ pub fn endpoint_slice(slice: &EndpointSlice, others: &impl Others) -> Group {
             }
         }
     }
-    unlisted(&seen, &mut targets, others);
+    unlisted(&seen, &mut targets);
     Group {
         labels: labels.labels(),
         targets,
@@ -519,7 +521,7 @@ pub fn ingress(ingress: &Ingress, others: &impl Others) -> Group {
         .collect();
     let mut targets = Vec::new();
     for rule in spec.rules.iter().flatten() {
-        let host = rule.host.clone().unwrap_or_else(|| "*".to_owned());
+        let host = rule.host.clone().unwrap_or_default();
         let scheme = match secured.iter().any(|pattern| covers(pattern, &host)) {
             true => "https",
             false => "http",

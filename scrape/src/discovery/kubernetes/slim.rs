@@ -1,8 +1,8 @@
 //! Objects without what no label is made of: a Pod has kilobytes of it, and there are many.
 
 use k8s_openapi::api::core::v1::{
-    Container, ContainerStatus, Endpoints, Namespace, Node, NodeSpec, NodeStatus, Pod, PodSpec, PodStatus,
-    Service, ServiceSpec,
+    Container, ContainerStatus, Endpoints, Namespace, Node, NodeCondition, NodeSpec, NodeStatus, Pod,
+    PodSpec, PodStatus, Service, ServiceSpec,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::Ingress;
@@ -100,6 +100,14 @@ impl Slim for Node {
         self.status = self.status.take().map(|status| NodeStatus {
             addresses: status.addresses,
             daemon_endpoints: status.daemon_endpoints,
+            conditions: status.conditions.map(|conditions| {
+                let bare = |condition: NodeCondition| NodeCondition {
+                    type_: condition.type_,
+                    status: condition.status,
+                    ..NodeCondition::default()
+                };
+                conditions.into_iter().map(bare).collect()
+            }),
             ..NodeStatus::default()
         });
     }
