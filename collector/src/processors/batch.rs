@@ -5,7 +5,7 @@
 //!
 //! Before a queue on disk nothing is acknowledged that is only held here: each sender is answered when the batch that
 //! holds its data is on the disk, and is told what the queue says. Senders that wait send nothing else meanwhile, so the
-//! timeout is not waited for: what came while the last batch was written goes next, see [`Pace`].
+//! timeout is not waited for: what came while the last batch was written goes next, see `Pace`.
 //!
 //! With `metadata_keys` only what came with the same values of these headers is joined, and the joined batch keeps them.
 
