@@ -29,12 +29,13 @@ pub(crate) fn reason(error: &watcher::Error, group: &str, resource: &str) -> Str
     }
 }
 
-/// The client, where the document needs one: what is given, what the document names, or as `kubectl` finds it.
+/// The client, where the document needs one: what is given, what the document names, or as `kubectl` finds it. A source
+/// that names its own API needs none.
 pub(crate) async fn client_for(
     config: &AllocatorConfig,
     given: Option<Client>,
 ) -> Result<Option<Client>, ClientError> {
-    let discovers = |source: &DiscoveryConfig| matches!(source, DiscoveryConfig::Kubernetes(_));
+    let discovers = |source: &DiscoveryConfig| matches!(source, DiscoveryConfig::Kubernetes(of) if of.kubeconfig_file.is_empty() && of.api_server.is_empty());
     let needed = matches!(config.collectors, Collectors::Pods { .. })
         || config.prometheus.is_some()
         || config.lease.is_some()
