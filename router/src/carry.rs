@@ -7,6 +7,7 @@
 //!
 //! Nothing is buffered beyond one read and what the transport's flow control allows.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
@@ -24,8 +25,15 @@ use crate::metrics::Ending;
 use crate::record::{ConnectionRecord, Meter};
 use crate::seal::{Sealed, SealedReceive, SealedSend};
 
-/// Chunks taken from a stream at once: one system call writes them all.
-const CHUNKS: usize = 16;
+/// Chunks taken from a stream at once: one system call writes them all. Over QUIC each is a packet's.
+const CHUNKS: usize = 64;
+/// Chunks taken at once of a sealed connection: each is a record.
+const RECORDS: usize = 16;
+
+thread_local! {
+    /// Where chunks lie between a read and the write that follows it.
+    static SPARE: Cell<Option<Box<[Bytes; CHUNKS]>>> = const { Cell::new(None) };
+}
 
 /// One end of a carried connection.
 pub(crate) struct End {
@@ -207,10 +215,18 @@ impl Pump {
                 let finished = ready!(poll_now(sink.finish(other), context));
                 self.ended = Some(finished.map_or(Direction::Unwanted, |()| Direction::Finished));
             } else {
-                let mut chunks: [Bytes; CHUNKS] = std::array::from_fn(|_| Bytes::new());
-                match ready!(poll_now(source.read(&mut chunks), context)) {
+                let spare = SPARE.take();
+                let mut chunks = spare.unwrap_or_else(|| Box::new(std::array::from_fn(|_| Bytes::new())));
+                let polled = poll_now(source.read(&mut chunks[..]), context);
+                if let Poll::Ready(Ok(filled @ 1..)) = polled {
+                    let filled = &mut chunks[..filled];
+                    self.hand_on(filled, source, sink, meter, context);
+                    filled.fill(Bytes::new());
+                }
+                SPARE.set(Some(chunks));
+                match ready!(polled) {
                     Ok(0) => self.read = true,
-                    Ok(filled) => self.hand_on(&mut chunks[..filled], source, sink, meter, context),
+                    Ok(_) => {}
                     Err(error) => return Poll::Ready(Err(Broken::Source(error.to_string()))),
                 }
             }
@@ -257,7 +273,7 @@ impl Source {
                 Ok(usize::from(!chunks[0].is_empty()))
             }
             Self::Stream(stream) => Ok(stream.read_chunks(chunks).await?.unwrap_or(0)),
-            Self::Sealed(half) => half.read_chunks(chunks).await,
+            Self::Sealed(half) => half.read_chunks(&mut chunks[..RECORDS]).await,
         }
     }
 

@@ -37,6 +37,9 @@ pub(crate) use error::{
 /// A stream that is reset, or that its reader no longer wants, carries this code.
 pub(crate) const RESET_CODE: u32 = 1;
 
+/// Chunks taken at once of a stream over TLS: each is a record's.
+const RECORDS: usize = 16;
+
 /// Which transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum TransportKind {
@@ -290,7 +293,10 @@ impl RecvStream {
     pub(crate) async fn read_chunks(&mut self, chunks: &mut [Bytes]) -> Result<Option<usize>, ReadError> {
         match self {
             Self::Quic(stream) => stream.read_chunks(chunks).await,
-            Self::Tls(stream) => stream.read_chunks(chunks).await,
+            Self::Tls(stream) => {
+                let most = chunks.len().min(RECORDS);
+                stream.read_chunks(&mut chunks[..most]).await
+            }
         }
     }
 

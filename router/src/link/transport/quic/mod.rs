@@ -1,5 +1,6 @@
 //! QUIC over UDP (quinn).
 
+mod burst;
 mod congestion;
 mod connection;
 mod endpoint;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  socket ──one system call, until it is empty──▶ the endpoint's task
-//!  a connection's task ──▶ socket        nobody is woken because a packet has left it
+//!  a connection's task ──▶ Burst ──▶ socket        nobody is woken because a packet has left it
 //! ```
 //!
 //! quinn's own socket asks once more after it has been emptied, and each packet that the peer takes wakes its sender. Without
@@ -25,6 +25,8 @@ use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::burst::{self, Unsent};
+
 /// tokio, with sockets of our own.
 #[derive(Debug)]
 pub(super) struct LinkRuntime;
@@ -39,12 +41,7 @@ impl Runtime for LinkRuntime {
     }
 
     fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
-        socket.set_nonblocking(true)?;
-        Ok(Arc::new(Socket {
-            state: UdpSocketState::new((&socket).into())?,
-            io: registered(socket, Interest::READABLE)?,
-            full: AtomicBool::new(false),
-        }))
+        Ok(Arc::new(LinkSocket(Arc::new(Socket::new(socket)?))))
     }
 
     fn now(&self) -> Instant {
@@ -62,6 +59,8 @@ struct Gathering<F> {
     task: F,
     behind: bool,
     ran: Option<Instant>,
+    /// What it sent and the socket did not take.
+    unsent: Option<Unsent>,
 }
 
 impl<F> Gathering<F> {
@@ -70,7 +69,32 @@ impl<F> Gathering<F> {
             task,
             behind: false,
             ran: None,
+            unsent: None,
         }
+    }
+}
+
+impl<F: Future + Unpin> Gathering<F> {
+    /// Runs the task, and sends what it has to say in as few bursts as can be.
+    fn run(&mut self, context: &mut Context<'_>) -> Poll<F::Output> {
+        ready!(self.poll_unsent(context));
+        burst::begin();
+        let mut polled = Pin::new(&mut self.task).poll(context);
+        if polled.is_pending() && burst::is_hungry() {
+            polled = Pin::new(&mut self.task).poll(context);
+        }
+        self.unsent = burst::end();
+        // For it to be woken; a task that is over leaves nobody who could wait.
+        let _ = self.poll_unsent(context);
+        polled
+    }
+
+    fn poll_unsent(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if let Some(unsent) = &mut self.unsent {
+            ready!(unsent.poll_send(context));
+            self.unsent = None;
+        }
+        Poll::Ready(())
     }
 }
 
@@ -86,34 +110,56 @@ impl<F: Future + Unpin> Future for Gathering<F> {
         }
         self.behind = false;
         self.ran = Some(now);
-        Pin::new(&mut self.task).poll(context)
+        self.run(context)
     }
 }
 
 /// The kernel says each time that a packet has left a socket that it can be written to, to whoever asks for that: another
 /// wake-up for each packet, on a core that may be idle. So this one is registered for reading only.
 #[derive(Debug)]
-struct Socket {
+pub(super) struct Socket {
     io: AsyncFd<std::net::UdpSocket>,
     state: UdpSocketState,
     /// Whether the last packet found no room.
     full: AtomicBool,
 }
 
-impl AsyncUdpSocket for Socket {
-    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        Box::pin(Writable {
-            socket: self,
-            waiting: None,
+impl Socket {
+    pub(super) fn new(socket: std::net::UdpSocket) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        Ok(Self {
+            state: UdpSocketState::new((&socket).into())?,
+            io: registered(socket, Interest::READABLE)?,
+            full: AtomicBool::new(false),
         })
     }
 
-    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+    /// Hands packets to the kernel.
+    pub(super) fn send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         let sent = self.state.send(self.io.get_ref().into(), transmit);
         if sent.as_ref().is_err_and(is_full) {
             self.full.store(true, Ordering::Relaxed);
         }
         sent
+    }
+
+    /// Packets that the kernel takes at once.
+    pub(super) fn segments(&self) -> usize {
+        self.state.max_gso_segments()
+    }
+}
+
+/// The socket as quinn uses it.
+#[derive(Debug)]
+struct LinkSocket(Arc<Socket>);
+
+impl AsyncUdpSocket for LinkSocket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Box::pin(Writable::new(self.0.clone()))
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        burst::send(&self.0, transmit)
     }
 
     fn poll_recv(
@@ -123,8 +169,8 @@ impl AsyncUdpSocket for Socket {
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
         loop {
-            let mut ready = ready!(self.io.poll_read_ready(context))?;
-            match self.state.recv(self.io.get_ref().into(), buffers, meta) {
+            let mut ready = ready!(self.0.io.poll_read_ready(context))?;
+            match self.0.state.recv(self.0.io.get_ref().into(), buffers, meta) {
                 Ok(count) => {
                     // Less than there is room for: it is empty, which another call would only say again. Elsewhere than on
                     // Linux one call gives one packet, however many there are.
@@ -141,19 +187,19 @@ impl AsyncUdpSocket for Socket {
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.io.get_ref().local_addr()
+        self.0.io.get_ref().local_addr()
     }
 
     fn max_transmit_segments(&self) -> usize {
-        self.state.max_gso_segments()
+        self.0.segments()
     }
 
     fn max_receive_segments(&self) -> usize {
-        self.state.gro_segments()
+        self.0.state.gro_segments()
     }
 
     fn may_fragment(&self) -> bool {
-        self.state.may_fragment()
+        self.0.state.may_fragment()
     }
 }
 
@@ -169,7 +215,7 @@ fn is_full(error: &io::Error) -> bool {
 
 /// Waits for room in a socket that several connections share; there nearly always is.
 #[derive(Debug)]
-struct Writable {
+pub(super) struct Writable {
     socket: Arc<Socket>,
     /// The socket once more, registered for writing.
     waiting: Option<AsyncFd<std::net::UdpSocket>>,
@@ -177,7 +223,21 @@ struct Writable {
 
 impl UdpPoller for Writable {
     fn poll_writable(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self { socket, waiting } = &mut *self;
+        self.poll(context)
+    }
+}
+
+impl Writable {
+    pub(super) fn new(socket: Arc<Socket>) -> Self {
+        Self {
+            socket,
+            waiting: None,
+        }
+    }
+
+    /// Waits for room.
+    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { socket, waiting } = self;
         if waiting.is_none() {
             if !socket.full.load(Ordering::Relaxed) {
                 return Poll::Ready(Ok(()));
@@ -259,20 +319,10 @@ mod tests {
             let _ = socket.try_send(&transmit);
         }
         // The same when the last one found none.
-        let mut full = Writable {
-            socket: Arc::new(Socket {
-                io: registered(
-                    std::net::UdpSocket::bind("127.0.0.1:0").unwrap(),
-                    Interest::READABLE,
-                )
-                .unwrap(),
-                state: UdpSocketState::new((&std::net::UdpSocket::bind("127.0.0.1:0").unwrap()).into())
-                    .unwrap(),
-                full: AtomicBool::new(true),
-            }),
-            waiting: None,
-        };
-        let writable = std::future::poll_fn(|context| Pin::new(&mut full).poll_writable(context));
+        let socket = Socket::new(std::net::UdpSocket::bind("127.0.0.1:0").unwrap()).unwrap();
+        socket.full.store(true, Ordering::Relaxed);
+        let mut full = Writable::new(Arc::new(socket));
+        let writable = std::future::poll_fn(|context| full.poll(context));
         let writable = tokio::time::timeout(std::time::Duration::from_secs(10), writable).await;
         writable.unwrap().unwrap();
         assert!(full.waiting.is_none() && !full.socket.full.load(Ordering::Relaxed));
