@@ -21,7 +21,6 @@ pub(super) fn start(setting: &Setting<'_>) -> anyhow::Result<Started> {
     process::succeed(Command::new("openssl").args([
         "pkcs12",
         "-export",
-        "-legacy",
         "-passout",
         "pass:bench",
         "-in",
