@@ -41,7 +41,7 @@ pub use connectors::ConnectorConfig;
 pub use document::{CollectorConfig, Pipeline, PipelineId};
 pub use lint::uses_tls;
 pub use substitute::Env;
-pub use telemetry::Telemetry;
+pub use telemetry::{Push, PushExporter, Telemetry};
 pub use values::{ComponentId, Signal};
 
 /// A text of the configuration.

@@ -2,10 +2,12 @@
 
 mod backoff;
 mod components;
+mod figures;
 mod graph;
 mod island;
 mod load;
 mod memory;
+mod push;
 mod queue;
 mod reload;
 mod run;

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::graph::{Started, Surroundings, diagnosis};
 use super::island::{Island, islands};
+use super::push::Pushers;
 use super::telemetry::MetricsServer;
 use crate::component::{Extension, Extensions, Running};
 use crate::metrics::Metrics;
@@ -24,6 +25,7 @@ pub struct Service {
     extensions: Vec<StartedExtension>,
     islands: Vec<Started>,
     metrics_server: MetricsServer,
+    pushers: Pushers,
 }
 
 struct StartedExtension {
@@ -45,6 +47,7 @@ impl Service {
             extensions: Vec::new(),
             islands: Vec::new(),
             metrics_server: MetricsServer::default(),
+            pushers: Pushers::default(),
         }
     }
 
@@ -76,6 +79,7 @@ impl Service {
         self.metrics_server
             .follow(&config.telemetry.metrics, &self.around)
             .await;
+        self.pushers.follow(&config.telemetry, &self.around).await;
         let before: Vec<Component<ExtensionConfig>> = self
             .extensions
             .iter()
@@ -212,6 +216,7 @@ impl Service {
         while let Some(started) = self.extensions.pop() {
             started.running.stop(deadline).await;
         }
+        self.pushers.stop(deadline).await;
         self.metrics_server.stop(deadline).await;
     }
 }

@@ -1,12 +1,19 @@
 //! `service.telemetry`: how the collector reports on itself.
 
+mod push;
+#[cfg(test)]
+mod tests;
+
+use indexmap::IndexMap;
 use karez_document::yaml::{Node, closest, join_key};
 use karez_document::{Diagnosis, Place};
+
+pub use push::{Push, PushExporter};
 
 use crate::endpoint::listen_endpoint;
 
 /// How the collector reports on itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Telemetry {
     /// `debug`, `info`, `warn`, `error`; absent if not written.
     pub log_level: Option<String>,
@@ -14,6 +21,10 @@ pub struct Telemetry {
     pub log_json: bool,
     /// Where its metrics are served; none with level `none`.
     pub metrics: Vec<String>,
+    /// Where its metrics are pushed to.
+    pub pushes: Vec<Push>,
+    /// Attributes of the collector itself, over those that it has anyway; one without a value is left out.
+    pub resource: IndexMap<String, Option<String>>,
 }
 
 impl Default for Telemetry {
@@ -22,6 +33,8 @@ impl Default for Telemetry {
             log_level: None,
             log_json: false,
             metrics: vec!["localhost:8888".to_owned()],
+            pushes: Vec::new(),
+            resource: IndexMap::new(),
         }
     }
 }
@@ -72,7 +85,10 @@ pub(crate) fn read(node: Option<&Node>, diagnoses: &mut Vec<Diagnosis>) -> Telem
         telemetry.log_json = logs.get("encoding").and_then(Node::as_str) == Some("json");
     }
     if let Some(metrics) = node.get("metrics") {
-        telemetry.metrics = read_metrics(metrics, diagnoses);
+        read_metrics(metrics, &mut telemetry, diagnoses);
+    }
+    if let Some(resource) = node.get("resource") {
+        telemetry.resource = read_resource(resource, diagnoses);
     }
     for path in [
         ["logs", "processors"],
@@ -85,14 +101,32 @@ pub(crate) fn read(node: Option<&Node>, diagnoses: &mut Vec<Diagnosis>) -> Telem
         {
             let key = join_key(KEY, &path.join("."));
             let message =
-                "is not supported: the collector's log goes to standard error, its metrics are served";
+                "is not supported: the collector's log goes to standard error, its metrics as they are";
             diagnoses.push(Diagnosis::error(found.place(), key, message, "remove it"));
         }
     }
     telemetry
 }
 
-fn read_metrics(node: &Node, diagnoses: &mut Vec<Diagnosis>) -> Vec<String> {
+/// Scalars by name; `null` leaves an attribute out.
+fn read_resource(node: &Node, diagnoses: &mut Vec<Diagnosis>) -> IndexMap<String, Option<String>> {
+    let key = join_key(KEY, "resource");
+    let mut resource = IndexMap::new();
+    for entry in node.entries() {
+        let value = &entry.value;
+        if !value.is_null() && value.as_str().is_none() {
+            let (place, key) = (node.key_place(&entry.key), join_key(&key, &entry.key));
+            let mend = "write `NAME: VALUE` for each attribute";
+            diagnoses.push(Diagnosis::error(place, key, "is no text", mend));
+            continue;
+        }
+        let text = value.as_str().filter(|_| !value.is_null());
+        resource.insert(entry.key.clone(), text.map(str::to_owned));
+    }
+    resource
+}
+
+fn read_metrics(node: &Node, telemetry: &mut Telemetry, diagnoses: &mut Vec<Diagnosis>) {
     let key = join_key(KEY, "metrics");
     known(node, &key, &["level", "readers", "address", "views"], diagnoses);
     if node
@@ -100,7 +134,8 @@ fn read_metrics(node: &Node, diagnoses: &mut Vec<Diagnosis>) -> Vec<String> {
         .and_then(Node::as_str)
         .is_some_and(|l| l.eq_ignore_ascii_case("none"))
     {
-        return Vec::new();
+        telemetry.metrics = Vec::new();
+        return;
     }
     let mut endpoints = Vec::new();
     if let Some(address) = node.get("address").and_then(Node::as_str) {
@@ -119,36 +154,37 @@ fn read_metrics(node: &Node, diagnoses: &mut Vec<Diagnosis>) -> Vec<String> {
         }
     }
     let readers = node.get("readers").filter(|_| endpoints.is_empty());
-    for (index, reader) in readers.map_or(&[][..], Node::items).iter().enumerate() {
-        match reader.at_path(&["pull", "exporter", "prometheus"]) {
-            Some(prometheus) => {
-                let host = prometheus
-                    .get("host")
-                    .and_then(Node::as_str)
-                    .unwrap_or("localhost");
-                let port = prometheus.get("port").and_then(Node::as_str).unwrap_or("8888");
-                endpoints.push(if host.contains(':') {
-                    format!("[{host}]:{port}")
-                } else {
-                    format!("{host}:{port}")
-                });
-            }
-            None => {
-                let message = "is not supported: Karez serves its own metrics only for Prometheus to pull";
-                let key = format!("{key}.readers[{index}]");
-                diagnoses.push(Diagnosis::error(
-                    reader.place(),
-                    key,
-                    message,
-                    "use a `pull` reader, and a `prometheus` receiver to send them on",
-                ));
-            }
+    let readers = readers.map_or(&[][..], Node::items);
+    for (index, reader) in readers.iter().enumerate() {
+        let key = format!("{key}.readers[{index}]");
+        if let Some(periodic) = reader.get("periodic") {
+            telemetry
+                .pushes
+                .extend(push::read(periodic, &join_key(&key, "periodic"), diagnoses));
+        } else if let Some(prometheus) = reader.at_path(&["pull", "exporter", "prometheus"]) {
+            endpoints.push(pulled_at(prometheus));
+        } else {
+            let message =
+                "is not supported: Karez has readers of `pull` for Prometheus and `periodic` for OTLP";
+            let mend = "write `pull: {exporter: {prometheus: {…}}}` or `periodic: {exporter: {otlp: {…}}}`";
+            diagnoses.push(Diagnosis::error(reader.place(), key, message, mend));
         }
     }
-    if endpoints.is_empty() && readers.is_none_or(|r| r.items().is_empty()) {
-        return Telemetry::default().metrics;
+    if !(endpoints.is_empty() && readers.is_empty()) {
+        telemetry.metrics = endpoints;
     }
-    endpoints
+}
+
+fn pulled_at(prometheus: &Node) -> String {
+    let host = prometheus
+        .get("host")
+        .and_then(Node::as_str)
+        .unwrap_or("localhost");
+    let port = prometheus.get("port").and_then(Node::as_str).unwrap_or("8888");
+    match host.contains(':') {
+        true => format!("[{host}]:{port}"),
+        false => format!("{host}:{port}"),
+    }
 }
 
 fn known(node: &Node, key: &str, known: &[&str], diagnoses: &mut Vec<Diagnosis>) {
