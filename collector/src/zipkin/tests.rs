@@ -1,9 +1,10 @@
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
-use opentelemetry_proto::tonic::trace::v1::Span;
+use opentelemetry_proto::tonic::trace::v1::{Span, TracesData};
 use proptest::prelude::*;
 use prost::Message;
 
 use super::*;
+use crate::batch::{Batch, Signal};
 
 const JSON: &str = r#"[{
     "traceId": "5982fe77008310cc80f1da5e10147517", "parentId": "90394f6bcffb5d13", "id": "67fae42571535f60",
@@ -112,22 +113,78 @@ fn identifiers_that_are_none_are_refused() {
     }
 }
 
+/// Whatever is read gives as many spans, in an encoding that the scan takes, and goes out as Zipkin's again.
+fn holds(encoding: Encoding, body: &[u8]) {
+    let Ok(spans) = read(encoding, body) else { return };
+    let count = spans.len();
+    for typed in [false, true] {
+        let Ok(resource_spans) = to_otlp::resources(spans.clone(), typed) else {
+            return;
+        };
+        let request = TracesData {
+            resource_spans: resource_spans.clone(),
+        };
+        let batch = Batch::scan(Signal::Traces, request.encode_to_vec().into()).unwrap();
+        assert_eq!(batch.items, count);
+        let back = from_otlp::spans(resource_spans, "s");
+        assert_eq!(back.len(), count);
+        to_otlp::resources(back, typed).unwrap();
+    }
+}
+
+fn identifier() -> impl Strategy<Value = String> {
+    "[0-9a-f]{1,16}|[0-9a-fA-F]{32}|.{0,4}"
+}
+
+fn endpoint() -> impl Strategy<Value = serde_json::Value> {
+    ("[a-z]{0,3}", ".{0,12}|10\\.0\\.0\\.1", any::<u16>()).prop_map(
+        |(name, ip, port)| serde_json::json!({"serviceName": name, "ipv4": ip, "ipv6": "::1", "port": port}),
+    )
+}
+
+fn span() -> impl Strategy<Value = serde_json::Value> {
+    let tag = "[a-z.|]{0,12}|error|otlp\\.link\\.0|otel\\.status_code|sa|ca|lc";
+    let tags = proptest::collection::btree_map(tag, ".{0,20}", 0..5);
+    let event = "cs|cr|sr|ss|ms|mr|.{0,8}|[a-z]\\|\\{\\}\\|[0-9]{1,3}";
+    let events = proptest::collection::vec((any::<u64>(), event, endpoint()), 0..5);
+    (
+        (identifier(), identifier(), identifier(), any::<u64>(), any::<u64>()),
+        (tags, events, endpoint(), "CLIENT|SERVER|PRODUCER|CONSUMER|[a-z]{0,3}"),
+    )
+        .prop_map(|((trace, id, parent, timestamp, duration), (tags, events, place, kind))| {
+            let annotations: Vec<_> = events
+                .into_iter()
+                .map(|(at, value, of)| serde_json::json!({"timestamp": at, "value": value, "endpoint": of}))
+                .collect();
+            let known: Vec<_> = tags
+                .iter()
+                .map(|(key, value)| serde_json::json!({"key": key, "value": value, "endpoint": place}))
+                .collect();
+            serde_json::json!({
+                "traceId": trace, "id": id, "parentId": parent, "timestamp": timestamp, "duration": duration, "kind": kind,
+                "tags": tags, "annotations": annotations, "binaryAnnotations": known, "localEndpoint": place,
+                "remoteEndpoint": place, "debug": true, "shared": true,
+            })
+        })
+}
+
 proptest! {
     #[test]
-    fn nothing_hostile_panics(json in ".{0,200}", bytes in proptest::collection::vec(any::<u8>(), 0..200), tags in proptest::collection::btree_map("[a-z.|]{0,12}|error|otlp\\.link\\.0|otel\\.status_code", ".{0,20}", 0..6)) {
-        let _ = serde_json::from_str::<Vec<model::Span>>(&json);
-        if let Ok(list) = proto::ListOfSpans::decode(bytes.as_slice()) {
-            let _ = to_otlp::resources(list.spans.into_iter().map(Into::into).collect(), true);
+    fn nothing_hostile_panics(json in ".{0,200}", bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        for encoding in [Encoding::Json, Encoding::JsonV1, Encoding::Proto] {
+            holds(encoding, json.as_bytes());
+            holds(encoding, &bytes);
         }
-        let span = model::Span {
-            trace_id: "1".into(),
-            id: "1".into(),
-            timestamp: Some(u64::MAX),
-            duration: Some(u64::MAX),
-            tags,
-            ..model::Span::default()
-        };
-        let resources = to_otlp::resources(vec![span], true).unwrap();
-        prop_assert_eq!(from_otlp::spans(resources, "s").len(), 1);
+    }
+
+    #[test]
+    fn what_looks_like_spans_is_spans_or_refused(spans in proptest::collection::vec(span(), 0..4)) {
+        let json = serde_json::to_vec(&spans).unwrap();
+        holds(Encoding::Json, &json);
+        holds(Encoding::JsonV1, &json);
+        if let Ok(spans) = read(Encoding::Json, &json) {
+            let list = proto::ListOfSpans { spans: spans.into_iter().map(Into::into).collect() };
+            holds(Encoding::Proto, &list.encode_to_vec());
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! `zipkin`: spans of Zipkin's version 2, posted to `/api/v2/spans` as JSON or protobuf; answered 202.
+//! `zipkin`: spans of Zipkin's version 2, posted to `/api/v2/spans` as JSON or protobuf, and of version 1, posted to
+//! `/api/v1/spans` as JSON; answered 202.
 //!
 //! ```text
 //! POST ─▶ decompressed, bounded ─▶ model::Span ─▶ OTLP ─▶ Batch, whose fate is the answer
@@ -12,14 +13,13 @@ use axum::routing::post;
 use futures::future::BoxFuture;
 use http::{HeaderMap, StatusCode, header};
 use karez_collector_config::zipkin as config;
-use opentelemetry_proto::tonic::trace::v1::TracesData;
-use prost::Message;
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, TracesData};
 
 use crate::batch::{Batch, Signal};
 use crate::component::{ComponentContext, Consumer, Consumers, Receiver, Running, StartError};
 use crate::receivers::otlp::http::read_body;
 use crate::server::{Server, context};
-use crate::zipkin::{model, proto, to_otlp};
+use crate::zipkin::{Encoding, read, to_otlp};
 
 /// The receiver.
 pub struct ZipkinReceiver {
@@ -59,7 +59,7 @@ impl Receiver for ZipkinReceiver {
                 typed: self.config.settings.parse_string_tags,
             };
             let router = axum::Router::new()
-                .route("/api/v2/spans", post(take))
+                .route("/api/v2/spans", post(new))
                 .route("/api/v1/spans", post(old))
                 .with_state(taking);
             Server::http(server, "localhost:9411", "").serve(router, cx).await
@@ -67,19 +67,41 @@ impl Receiver for ZipkinReceiver {
     }
 }
 
-async fn old() -> (StatusCode, &'static str) {
-    let text = "spans of Zipkin's version 1 are not taken; let the sender use version 2 at /api/v2/spans\n";
-    (StatusCode::NOT_IMPLEMENTED, text)
+async fn new(taking: State<Taking>, request: Request) -> (StatusCode, String) {
+    let encoding = match content_type(request.headers()) {
+        "application/x-protobuf" => Encoding::Proto,
+        _ => Encoding::Json,
+    };
+    take(taking, request, encoding).await
 }
 
-async fn take(State(taking): State<Taking>, request: Request) -> (StatusCode, String) {
+async fn old(taking: State<Taking>, request: Request) -> (StatusCode, String) {
+    if content_type(request.headers()) == "application/x-thrift" {
+        let text = "Thrift of Zipkin's version 1 is not taken; let the sender use JSON, or version 2 at /api/v2/spans\n";
+        return (StatusCode::UNSUPPORTED_MEDIA_TYPE, text.to_owned());
+    }
+    take(taking, request, Encoding::JsonV1).await
+}
+
+fn content_type(headers: &HeaderMap) -> &str {
+    let kind = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    kind.unwrap_or_default()
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+}
+
+async fn take(State(taking): State<Taking>, request: Request, encoding: Encoding) -> (StatusCode, String) {
     let headers = request.headers().clone();
     let context = context(request.extensions(), taking.keep_headers.then_some(&headers));
     let body = match read_body(request, taking.max_body).await {
         Ok(body) => body,
         Err(refused) => return refused,
     };
-    let resource_spans = match decode(&headers, &body, taking.typed) {
+    let resource_spans = match decode(encoding, &body, taking.typed) {
         Ok(resources) => resources,
         Err(wrong) => return (StatusCode::BAD_REQUEST, format!("{wrong}\n")),
     };
@@ -99,27 +121,7 @@ async fn take(State(taking): State<Taking>, request: Request) -> (StatusCode, St
     }
 }
 
-fn decode(
-    headers: &HeaderMap,
-    body: &[u8],
-    typed: bool,
-) -> Result<Vec<opentelemetry_proto::tonic::trace::v1::ResourceSpans>, String> {
-    let kind = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
-    let kind = kind
-        .unwrap_or_default()
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim();
-    let spans: Vec<model::Span> = match kind {
-        "application/x-protobuf" => {
-            let list = proto::ListOfSpans::decode(body)
-                .map_err(|error| format!("not Zipkin's protobuf: {error}"))?;
-            list.spans.into_iter().map(Into::into).collect()
-        }
-        _ => serde_json::from_slice(body).map_err(|error| format!("not Zipkin's JSON: {error}"))?,
-    };
+fn decode(encoding: Encoding, body: &[u8], typed: bool) -> Result<Vec<ResourceSpans>, String> {
+    let spans = read(encoding, body).map_err(|error| error.to_string())?;
     to_otlp::resources(spans, typed).map_err(|error| error.to_string())
 }
