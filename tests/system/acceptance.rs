@@ -194,7 +194,7 @@ fn edge_site_links_with_the_filled_token(stage: &Stage) -> Outcome {
 }
 
 /// Waits until the site has printed, for this place, a line with all the words.
-fn named(site: &Site, file: &Path, needle: &str, words: &[&str]) -> Outcome {
+pub(crate) fn named(site: &Site, file: &Path, needle: &str, words: &[&str]) -> Outcome {
     let line = line_of(file, needle)?;
     let name = file
         .file_name()

@@ -9,10 +9,13 @@
 
 mod acceptance;
 mod allocator;
+mod blog;
 mod change;
 mod datagrams;
 mod demo;
 mod divided;
+mod found;
+mod granted;
 mod input;
 mod interop;
 mod kubectl;
@@ -42,6 +45,9 @@ fn main() {
         nothing_lost::trials(),
         interop::trials(),
         patterns::trials(),
+        blog::trials(),
+        found::trials(),
+        granted::trials(),
         divided::trials(),
         allocator::trials(),
     ];

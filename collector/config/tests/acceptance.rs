@@ -25,8 +25,17 @@ fn folder() -> Option<PathBuf> {
 
 /// Checks a file, or the `config: |` of the collector in it.
 fn check_file(name: &str) -> Option<(Option<CollectorConfig>, Vec<String>)> {
+    check_filled(name, &[])
+}
+
+/// The same with these texts in the place of others.
+fn check_filled(name: &str, filled: &[(&str, &str)]) -> Option<(Option<CollectorConfig>, Vec<String>)> {
     let path = folder()?.join(name);
-    let text = std::fs::read_to_string(&path).expect("the file");
+    let mut text = std::fs::read_to_string(&path).expect("the file");
+    for (placeholder, value) in filled {
+        assert!(text.contains(placeholder), "{placeholder}");
+        text = text.replace(placeholder, value);
+    }
     let origin = Origin::file(name.rsplit('/').next().expect("a name"));
     let embedded = yaml::parse(&text, &origin).ok().and_then(|documents| {
         let collector = documents
@@ -113,6 +122,44 @@ fn the_blogs_placeholders_are_refused_with_their_keys() {
             "exporters.otlp.endpoint",
         ]
     );
+}
+
+#[test]
+fn the_blog_filled_in_runs_and_its_mistake_is_named() {
+    let filled = [(
+        "<REPLACE: your backend credentials, e.g.: \"user-1:1234\">",
+        "user-1:1234",
+    )];
+    let Some((config, said)) = check_filled("blog/remote.yaml", &filled) else {
+        return;
+    };
+    assert_eq!(said, Vec::<String>::new());
+    assert_eq!(config.expect("a configuration").extensions.len(), 1);
+    let filled = [
+        ("<REPLACE: your basicauth username, e.g.: \"user-1\">", "user-1"),
+        ("<REPLACE: your basicauth password, e.g.: \"1234\">", "\"1234\""),
+        (
+            "<REPLACE: your availability zone, e.g.: \"eu-west-1\">",
+            "eu-west-1",
+        ),
+        ("<REPLACE: your cluster name, e.g.: \"edge-cluster-1\">", "edge-1"),
+        (
+            "<REPLACE: your domain endpoint, e.g.: \"traces.example.com:443\">",
+            "traces.example.com:443",
+        ),
+    ];
+    let Some((config, said)) = check_filled("blog/edge.yaml", &filled) else {
+        return;
+    };
+    assert_eq!(
+        said,
+        [
+            "edge.yaml:60: warning: processors.resource: the processor is configured but in no pipeline, so it changes nothing; add `resource` to the `processors` of a pipeline, or remove it",
+            "edge.yaml:77: warning: exporters.logging: `logging` is an old spelling; write `debug`",
+        ]
+    );
+    let config = config.expect("a configuration");
+    assert!(config.exporters.values().all(|exporter| exporter.fault.is_none()));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Real senders: the SDKs for Go and Python, and telemetrygen.
+//! Real senders: the SDKs for Go, Rust and Python, and telemetrygen.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -24,6 +24,11 @@ use crate::trial;
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("interop::the_sdk_for_go_sends", &[Need::Peer("send")], go),
+        trial(
+            "interop::the_sdk_for_rust_sends",
+            &[Need::Peer("send-rust")],
+            rust,
+        ),
         trial(
             "interop::the_sdk_for_python_sends",
             &[Need::Peer("python")],
@@ -131,12 +136,21 @@ fn number(attributes: &[KeyValue]) -> String {
 }
 
 fn go(stage: &Stage) -> Outcome {
+    sdk(stage, "send")
+}
+
+fn rust(stage: &Stage) -> Outcome {
+    sdk(stage, "send-rust")
+}
+
+/// A program with an SDK sends all three signals over both protocols, compressed and not; each item arrives once.
+fn sdk(stage: &Stage, program: &str) -> Outcome {
     let ours = Ours::start(stage)?;
     let count = 7;
     for (protocol, at) in [("grpc", ours.grpc), ("http", ours.http)] {
         for compression in ["none", "gzip"] {
-            let service = format!("go-{protocol}-{compression}");
-            run(peer("send")?.args([
+            let service = format!("{program}-{protocol}-{compression}");
+            run(peer(program)?.args([
                 protocol,
                 &at.to_string(),
                 &service,

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use anyhow::Context;
 use serde::Deserialize;
 
-use super::sink::Sink;
+use super::clock::Clock;
 use crate::support::Outcome;
 use crate::support::http::get;
 use crate::support::process::signal;
@@ -42,6 +42,7 @@ pub(super) struct Collector {
     disk: Disk,
     receiver: SocketAddr,
     metrics: SocketAddr,
+    clock: Option<Clock>,
     child: Option<Child>,
 }
 
@@ -82,7 +83,7 @@ fn free() -> Outcome<SocketAddr> {
 
 impl Collector {
     /// Writes its configuration; nothing runs yet. `mib` is the size of its disk.
-    pub(super) fn new(stage: &Stage, sink: &Sink, mib: &str) -> Outcome<Self> {
+    pub(super) fn new(stage: &Stage, backend: SocketAddr, mib: &str) -> Outcome<Self> {
         let disk = Disk::new(stage.path("queue"), mib)?;
         let (receiver, metrics) = (free()?, free()?);
         let config = stage.path("collector.yaml");
@@ -104,7 +105,7 @@ service:
   pipelines: {{traces: {{receivers: [otlp], processors: [batch], exporters: [otlphttp]}}}}
 ",
             disk.path.display(),
-            sink.address(),
+            backend,
             metrics.port(),
         );
         fs::write(&config, text)?;
@@ -114,8 +115,31 @@ service:
             disk,
             receiver,
             metrics,
+            clock: None,
             child: None,
         })
+    }
+
+    /// Has it run by a clock that can be moved; it is an hour ahead at the first start, which its log must show.
+    pub(super) fn run_by(&mut self, clock: Clock) -> Outcome {
+        clock.set(3600)?;
+        self.clock = Some(clock);
+        self.start()?;
+        let log = fs::read_to_string(&self.log)?;
+        let first = log.split_whitespace().next().unwrap_or_default();
+        let said: jiff::Timestamp = first.parse().with_context(|| first.to_owned())?;
+        let ahead = said.as_second() - jiff::Timestamp::now().as_second();
+        anyhow::ensure!(ahead > 3000, "its clock is {ahead} s ahead, not an hour");
+        self.move_clock(0)?;
+        Ok(())
+    }
+
+    /// Moves its clock so far from the right time, if it has one of its own.
+    pub(super) fn move_clock(&self, seconds: i64) -> Outcome<bool> {
+        match &self.clock {
+            Some(clock) => clock.set(seconds).map(|()| true),
+            None => Ok(false),
+        }
     }
 
     pub(super) fn receiver(&self) -> SocketAddr {
@@ -125,13 +149,16 @@ service:
     /// Starts it and waits until it takes data.
     pub(super) fn start(&mut self) -> Outcome {
         let log = File::options().create(true).append(true).open(&self.log)?;
-        let child = Command::new(env!("CARGO_BIN_EXE_karez"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_karez"));
+        command
             .args(["collector", "--config"])
             .arg(&self.config)
             .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .context("karez collector")?;
+            .stderr(log);
+        if let Some(clock) = &self.clock {
+            clock.of(&mut command);
+        }
+        let child = command.spawn().context("karez collector")?;
         let child = self.child.insert(child);
         wait_for("the collector", 30, || {
             if let Some(status) = child.try_wait()? {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::collector::Collector;
+use super::link::Link;
 use super::sink::{Mode, Sink};
 use crate::support::Outcome;
 
@@ -30,14 +31,16 @@ impl Random {
 pub(super) struct Faults {
     random: Random,
     sink: Sink,
+    link: Link,
     counted: BTreeMap<&'static str, u32>,
 }
 
 impl Faults {
-    pub(super) fn new(random: Random, sink: &Sink) -> Self {
+    pub(super) fn new(random: Random, sink: &Sink, link: &Link) -> Self {
         Faults {
             random,
             sink: sink.clone(),
+            link: link.clone(),
             counted: BTreeMap::new(),
         }
     }
@@ -45,13 +48,19 @@ impl Faults {
     /// One fault, for a while, and a moment of peace, watching the memory.
     pub(super) fn next(&mut self, collector: &mut Collector, memory: &mut u64) -> Outcome {
         let lasts = self.random.millis(200, 1800);
-        let kind = self.random.below(7);
+        let kind = self.random.below(10);
         let name = match kind {
             0 => self.backend(Mode::Down, "backend down"),
             1 => self.backend(Mode::Slow, "backend slow"),
             2 => self.backend(Mode::Refusing, "backend refusing"),
             3 => self.backend(Mode::Forgetful, "backend without an answer"),
-            4 if collector.fill_disk()? => "disk full",
+            4 => {
+                self.link.cut();
+                "link cut"
+            }
+            5 if collector.fill_disk()? => "disk full",
+            // Up to an hour ahead or back.
+            6 if collector.move_clock(self.random.below(7200) as i64 - 3600)? => "clock moved",
             // Killed twice as often as anything else happens.
             _ => {
                 let pause = self.random.millis(0, 300);
@@ -63,7 +72,7 @@ impl Faults {
         };
         *self.counted.entry(name).or_default() += 1;
         // Faults may meet: half of the time the collector is also killed in the middle of another.
-        let meets = kind < 5 && self.random.below(2) == 0;
+        let meets = kind < 7 && self.random.below(2) == 0;
         watch(collector, memory, lasts / 2)?;
         if meets {
             collector.kill()?;
@@ -84,6 +93,9 @@ impl Faults {
     /// All is well again.
     pub(super) fn mend(&mut self, collector: &mut Collector) -> Outcome {
         self.sink.set(Mode::Up);
+        let forget = self.random.below(2) == 0;
+        self.link.restore(forget);
+        collector.move_clock(0)?;
         collector.empty_disk()
     }
 

@@ -4,8 +4,10 @@
 //! `KAREZ_NOTHING_LOST_SECONDS` says for how long (20 without it; 3600 for an hour), `KAREZ_SEED` repeats the faults of
 //! a run (the seed is printed). `cargo test -p karez --test system -- nothing_lost --nocapture` shows the figures.
 
+mod clock;
 mod collector;
 mod faults;
+mod link;
 mod sender;
 mod sink;
 mod wire;
@@ -20,8 +22,10 @@ use crate::support::Outcome;
 use crate::support::stage::Stage;
 use crate::support::wait::wait_for;
 use crate::trial;
+use clock::Clock;
 use collector::{Collector, Line};
 use faults::{Faults, Random};
+use link::Link;
 use sender::{Load, STEADY, Sender};
 use sink::{Mode, Sink};
 
@@ -31,7 +35,7 @@ const MEMORY_LIMIT_MIB: u64 = 320;
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial(
-            "nothing_lost::whatever_happens_to_the_collector_its_backend_and_its_disk",
+            "nothing_lost::whatever_happens_to_the_collector_its_backend_its_link_its_disk_and_its_clock",
             &[],
             whatever_happens,
         ),
@@ -65,10 +69,14 @@ fn whatever_happens(stage: &Stage) -> Outcome {
     let (seconds, seed) = (seconds(), seed());
     println!("nothing lost: {seconds} s with KAREZ_SEED={seed}");
     let sink = Sink::start()?;
-    let mut collector = Collector::new(stage, &sink, "128")?;
-    collector.start()?;
+    let link = Link::start(sink.address())?;
+    let mut collector = Collector::new(stage, link.address(), "128")?;
+    match Clock::new(stage)? {
+        Some(clock) => collector.run_by(clock)?,
+        None => collector.start()?,
+    }
     let sender = Sender::start(collector.receiver(), STEADY);
-    let mut faults = Faults::new(Random::new(seed), &sink);
+    let mut faults = Faults::new(Random::new(seed), &sink, &link);
     let end = Instant::now() + Duration::from_secs(seconds);
     let mut memory = 0;
     while Instant::now() < end {
@@ -123,7 +131,7 @@ fn settle(collector: &Collector, sink: &Sink, acknowledged: &[u64], seconds: u64
 fn corrupted_bytes(stage: &Stage) -> Outcome {
     let sink = Sink::start()?;
     sink.set(Mode::Refusing);
-    let mut collector = Collector::new(stage, &sink, "16")?;
+    let mut collector = Collector::new(stage, sink.address(), "16")?;
     collector.start()?;
     let sender = Sender::start(collector.receiver(), STEADY);
     wait_for("some segments", 60, || {
@@ -175,7 +183,7 @@ fn corrupted_bytes(stage: &Stage) -> Outcome {
 fn too_much(stage: &Stage) -> Outcome {
     let sink = Sink::start()?;
     sink.set(Mode::Refusing);
-    let mut collector = Collector::new(stage, &sink, "16")?;
+    let mut collector = Collector::new(stage, sink.address(), "16")?;
     collector.start()?;
     // The backend takes nothing meanwhile, and the queue on disk is full within seconds.
     let load = Load {

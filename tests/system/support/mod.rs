@@ -3,6 +3,7 @@
 pub(crate) mod backend;
 pub(crate) mod cluster;
 pub(crate) mod daemon;
+pub(crate) mod dns;
 pub(crate) mod http;
 pub(crate) mod kubernetes;
 pub(crate) mod manifests;

@@ -1,5 +1,6 @@
 //! A network of a test's own, so that documents with fixed ports run as they are.
 
+use std::fs;
 use std::process::Command;
 
 use anyhow::Context;
@@ -7,6 +8,7 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::Outcome;
 use super::daemon::run;
+use super::stage::Stage;
 
 /// Why networks cannot be made here; nothing if they can.
 pub(crate) fn missing() -> Option<String> {
@@ -28,4 +30,18 @@ pub(crate) fn alone(test: impl FnOnce() -> Outcome + Send) -> Outcome {
         });
         thread.join().map_err(|_| anyhow::anyhow!("the test panicked"))?
     })
+}
+
+/// Inside of [`alone`]: from now on what this thread starts asks the name server on port 53 of 127.0.0.1.
+pub(crate) fn ask_own_name_server(stage: &Stage) -> Outcome {
+    let file = stage.path("resolv.conf");
+    fs::write(&file, "nameserver 127.0.0.1\noptions timeout:2 attempts:3\n")?;
+    // SAFETY: only this thread sees other mounts from now on, on which no open file or memory of others depends.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.context("mounts of its own")?;
+    run(Command::new("mount").args(["--make-rprivate", "/"]))?;
+    run(Command::new("mount")
+        .arg("--bind")
+        .arg(&file)
+        .arg("/etc/resolv.conf"))?;
+    Ok(())
 }

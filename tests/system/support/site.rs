@@ -100,6 +100,26 @@ impl Site {
 
     /// The same with further arguments.
     pub(crate) fn start_with(stage: &Stage, name: &str, manifests: &Path, further: &[&str]) -> Outcome<Self> {
+        Self::launch(stage, name, manifests, further, &[])
+    }
+
+    /// The same with variables of the environment.
+    pub(crate) fn start_with_variables(
+        stage: &Stage,
+        name: &str,
+        manifests: &Path,
+        variables: &[(&str, &str)],
+    ) -> Outcome<Self> {
+        Self::launch(stage, name, manifests, &[], variables)
+    }
+
+    fn launch(
+        stage: &Stage,
+        name: &str,
+        manifests: &Path,
+        further: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Outcome<Self> {
         let state = stage.path(format!("{name}-state"));
         let log = stage.path(format!("{name}.log"));
         let output = File::options().create(true).append(true).open(&log)?;
@@ -110,6 +130,7 @@ impl Site {
             .arg(&state)
             .args(["--name", name])
             .args(further)
+            .envs(variables.iter().copied())
             .stdout(output.try_clone()?)
             .stderr(output)
             .spawn()?;

@@ -119,11 +119,14 @@ impl Writer {
         let now = SystemTime::now();
         for (index, path) in old.iter().enumerate() {
             let many = rotation.max_backups > 0 && index >= rotation.max_backups as usize;
+            // What is of the future, since the clock was put back, is not old.
             let aged = || {
-                now.duration_since(fs::metadata(path)?.modified()?)
-                    .map_err(io::Error::other)
+                io::Result::Ok(
+                    now.duration_since(fs::metadata(path)?.modified()?)
+                        .is_ok_and(|is| is > age),
+                )
             };
-            if many || (rotation.max_days > 0 && aged()? > age) {
+            if many || (rotation.max_days > 0 && aged()?) {
                 fs::remove_file(path)?;
             }
         }
