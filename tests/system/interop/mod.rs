@@ -2,14 +2,20 @@
 
 mod chain;
 mod data;
+mod jaeger;
 mod prometheus;
 mod senders;
 
 use libtest_mimic::Trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    [chain::trials(), senders::trials(), prometheus::trials()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        chain::trials(),
+        senders::trials(),
+        prometheus::trials(),
+        jaeger::trials(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
