@@ -8,6 +8,7 @@ use bytes::Bytes;
 use quinn::VarInt;
 use rustls::pki_types::CertificateDer;
 
+use super::driver::Driver;
 use super::endpoint::FIRST_STREAMS;
 use crate::link::transport::{
     ConnectionError, DatagramError, Party, ReadError, ReadExactError, RecvStream, SendStream, Settings,
@@ -21,7 +22,7 @@ const CRYPTO_ERROR: u64 = 0x100;
 
 /// A QUIC connection.
 #[derive(Clone, Debug)]
-pub(crate) struct QuicConnection(quinn::Connection, Arc<Room>);
+pub(crate) struct QuicConnection(quinn::Connection, Arc<Room>, Option<Arc<Driver>>);
 
 /// Streams that the peer may have open.
 #[derive(Debug)]
@@ -32,17 +33,22 @@ struct Room {
 
 /// The half of a QUIC stream that we write to.
 #[derive(Debug)]
-pub(crate) struct QuicSend(quinn::SendStream);
+pub(crate) struct QuicSend(quinn::SendStream, Option<Arc<Driver>>);
 
 /// The half of a QUIC stream that we read from.
 #[derive(Debug)]
 pub(crate) struct QuicReceive(quinn::RecvStream);
 
 impl QuicConnection {
-    pub(super) fn new(connection: quinn::Connection, settings: Settings) -> Self {
+    /// `driver` is the task that sends what its streams say.
+    pub(super) fn new(
+        connection: quinn::Connection,
+        driver: Option<Arc<Driver>>,
+        settings: Settings,
+    ) -> Self {
         let most = settings.streams_taken();
         let now = AtomicU32::new(most.min(FIRST_STREAMS));
-        Self(connection, Arc::new(Room { now, most }))
+        Self(connection, Arc::new(Room { now, most }), driver)
     }
 
     /// Doubles the room when half of it is taken. Only the task that accepts streams calls this.
@@ -57,11 +63,18 @@ impl QuicConnection {
     }
 
     pub(crate) async fn open(&self) -> Result<Stream, ConnectionError> {
-        Ok(stream(self.0.open_bi().await?))
+        Ok(self.stream(self.0.open_bi().await?))
     }
 
     pub(crate) async fn accept(&self) -> Result<Stream, ConnectionError> {
-        Ok(stream(self.0.accept_bi().await?))
+        Ok(self.stream(self.0.accept_bi().await?))
+    }
+
+    fn stream(&self, (send, receive): (quinn::SendStream, quinn::RecvStream)) -> Stream {
+        Stream {
+            send: SendStream::Quic(QuicSend(send, self.2.clone())),
+            receive: RecvStream::Quic(QuicReceive(receive)),
+        }
     }
 
     pub(crate) fn close(&self, code: u32, reason: &str) {
@@ -118,20 +131,17 @@ impl QuicConnection {
     }
 }
 
-fn stream((send, receive): (quinn::SendStream, quinn::RecvStream)) -> Stream {
-    Stream {
-        send: SendStream::Quic(QuicSend(send)),
-        receive: RecvStream::Quic(QuicReceive(receive)),
-    }
-}
-
 impl QuicSend {
     pub(crate) async fn write_all(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
         self.0.write_all(bytes).await.map_err(written)
     }
 
     pub(crate) async fn write_chunks(&mut self, chunks: &mut [Bytes]) -> Result<(), WriteError> {
-        self.0.write_all_chunks(chunks).await.map_err(written)
+        self.0.write_all_chunks(chunks).await.map_err(written)?;
+        if let Some(driver) = &self.1 {
+            driver.wrote();
+        }
+        Ok(())
     }
 
     pub(crate) fn finish(&mut self) -> Result<(), WriteError> {

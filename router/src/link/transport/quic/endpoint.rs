@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 
 use super::congestion::TolerantConfig;
 use super::connection::QuicConnection;
+use super::driver::begun;
 use super::runtime::LinkRuntime;
 use crate::link::failure::Failure;
 use crate::link::transport::{Connection, ConnectionError, CryptoSetupError, Settings};
@@ -113,10 +114,12 @@ pub(crate) async fn dial(
 ) -> Result<Connection, Failure> {
     let config =
         client_config(profile, peer, settings).map_err(|error| Failure::refused(error.to_string()))?;
-    let connecting = endpoint.connect_with(config, peer, LINK_SERVER_NAME);
+    let (connecting, driver) = begun(|| endpoint.connect_with(config, peer, LINK_SERVER_NAME));
     let connecting = connecting.map_err(|error| Failure::down(format!("cannot dial {peer}: {error}")))?;
     let connection = connecting.await.map_err(ConnectionError::from)?;
-    Ok(Connection::Quic(QuicConnection::new(connection, settings)))
+    Ok(Connection::Quic(QuicConnection::new(
+        connection, driver, settings,
+    )))
 }
 
 fn client_config(

@@ -9,6 +9,7 @@ use quinn::{Endpoint, Incoming, ServerConfig};
 use tokio::net::UdpSocket;
 
 use super::connection::QuicConnection;
+use super::driver::begun;
 use super::endpoint::{server_config, server_endpoint, towards};
 use crate::link::transport::{Connection, ConnectionError, CryptoSetupError, Settings};
 
@@ -99,9 +100,11 @@ impl QuicIncoming {
     pub(crate) async fn handshake(self) -> Result<Option<Connection>, ConnectionError> {
         let Self { incoming, port } = self;
         let config = towards(&port.config.load(), incoming.remote_address(), port.settings);
-        match incoming.accept_with(Arc::new(config))?.await {
+        let (connecting, driver) = begun(|| incoming.accept_with(Arc::new(config)));
+        match connecting?.await {
             Ok(connection) => Ok(Some(Connection::Quic(QuicConnection::new(
                 connection,
+                driver,
                 port.settings,
             )))),
             Err(error) if has_left(&error) => {

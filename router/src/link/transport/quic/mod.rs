@@ -3,6 +3,7 @@
 mod burst;
 mod congestion;
 mod connection;
+mod driver;
 mod endpoint;
 mod listener;
 mod runtime;

@@ -8,24 +8,23 @@
 //! quinn's own socket asks once more after it has been emptied, and each packet that the peer takes wakes its sender. Without
 //! both a request and its answer take six system calls and two wake-ups of a router, not eight and three; the median of a
 //! single request fell from 1.4 to 1.1 of nginx' on the machine where this was measured.
-//! Its tasks gather what many streams have to say, see [`Gathering`]: 64 busy connections have a quarter to a half more
-//! requests a second.
+//! Its tasks gather what many streams have to say, see [`driver`].
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use quinn::udp::{RecvMeta, Transmit, UdpSocketState};
 use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::burst::{self, Unsent};
+use super::{burst, driver};
 
 /// tokio, with sockets of our own.
 #[derive(Debug)]
@@ -37,7 +36,8 @@ impl Runtime for LinkRuntime {
     }
 
     fn spawn(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) {
-        TokioRuntime.spawn(Box::pin(Gathering::new(future)));
+        let driver = driver::begin(future);
+        TokioRuntime.spawn(Box::pin(poll_fn(move |context| driver.poll(context))));
     }
 
     fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
@@ -46,71 +46,6 @@ impl Runtime for LinkRuntime {
 
     fn now(&self) -> Instant {
         TokioRuntime.now()
-    }
-}
-
-/// After so long without work nothing is gained by waiting for company.
-const QUIET: Duration = Duration::from_micros(50);
-
-/// One of quinn's tasks. Whoever writes to a stream wakes it, and tokio runs next what was woken last: with many busy
-/// streams each of them would have a packet, and a system call, of its own. So it goes behind all tasks that are ready,
-/// unless it has rested for a while.
-struct Gathering<F> {
-    task: F,
-    behind: bool,
-    ran: Option<Instant>,
-    /// What it sent and the socket did not take.
-    unsent: Option<Unsent>,
-}
-
-impl<F> Gathering<F> {
-    fn new(task: F) -> Self {
-        Self {
-            task,
-            behind: false,
-            ran: None,
-            unsent: None,
-        }
-    }
-}
-
-impl<F: Future + Unpin> Gathering<F> {
-    /// Runs the task, and sends what it has to say in as few bursts as can be.
-    fn run(&mut self, context: &mut Context<'_>) -> Poll<F::Output> {
-        ready!(self.poll_unsent(context));
-        burst::begin();
-        let mut polled = Pin::new(&mut self.task).poll(context);
-        if polled.is_pending() && burst::is_hungry() {
-            polled = Pin::new(&mut self.task).poll(context);
-        }
-        self.unsent = burst::end();
-        // For it to be woken; a task that is over leaves nobody who could wait.
-        let _ = self.poll_unsent(context);
-        polled
-    }
-
-    fn poll_unsent(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if let Some(unsent) = &mut self.unsent {
-            ready!(unsent.poll_send(context));
-            self.unsent = None;
-        }
-        Poll::Ready(())
-    }
-}
-
-impl<F: Future + Unpin> Future for Gathering<F> {
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let now = Instant::now();
-        let busy = self.ran.is_some_and(|ran| now.duration_since(ran) < QUIET);
-        if busy && !std::mem::replace(&mut self.behind, true) {
-            context.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        self.behind = false;
-        self.ran = Some(now);
-        self.run(context)
     }
 }
 
@@ -256,42 +191,7 @@ impl Writable {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicUsize;
-    use std::task::{Wake, Waker};
-
     use super::*;
-
-    /// Counts how often it is woken.
-    #[derive(Default)]
-    struct Wakes(AtomicUsize);
-
-    impl Wake for Wakes {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    #[test]
-    fn a_rested_task_runs_at_once_and_a_busy_one_behind_the_others() {
-        let wakes = Arc::new(Wakes::default());
-        let waker = Waker::from(wakes.clone());
-        let mut context = Context::from_waker(&waker);
-        let mut ran = 0;
-        let mut task = Gathering::new(std::future::poll_fn(|_| {
-            ran += 1;
-            if ran < 3 { Poll::Pending } else { Poll::Ready(ran) }
-        }));
-        let mut poll = |task: &mut Gathering<_>| Pin::new(task).poll(&mut context);
-        assert_eq!(poll(&mut task), Poll::Pending);
-        // As if that had been just now, however slow this machine is.
-        task.ran = Some(Instant::now() + Duration::from_secs(3600));
-        assert_eq!(poll(&mut task), Poll::Pending);
-        assert_eq!(wakes.0.load(Ordering::Relaxed), 1, "it goes behind");
-        assert_eq!(poll(&mut task), Poll::Pending);
-        assert_eq!(wakes.0.load(Ordering::Relaxed), 1, "it runs");
-        task.ran = None;
-        assert_eq!(poll(&mut task), Poll::Ready(3));
-    }
 
     #[tokio::test]
     async fn a_full_socket_can_be_written_to_again() {
