@@ -107,7 +107,8 @@ impl Batch {
         let signal = batches[0].signal;
         let mut payload = BytesMut::with_capacity(batches.iter().map(Batch::bytes).sum());
         let mut items = 0;
-        for batch in &batches {
+        // Each is given back when it was copied.
+        for batch in batches {
             debug_assert_eq!(batch.signal, signal, "batches of one pipeline have one signal");
             payload.put_slice(&batch.payload);
             items += batch.items;

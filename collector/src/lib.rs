@@ -36,6 +36,7 @@ pub mod jaeger;
 pub mod json;
 pub mod ledger;
 pub mod metrics;
+mod pages;
 pub mod processors;
 pub mod prometheus;
 pub mod receivers;

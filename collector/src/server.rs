@@ -4,7 +4,7 @@
 //! A stop goes: no new connection, the requests under way are finished, then the connections end.
 
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,11 +13,12 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use futures::future::BoxFuture;
 use http::{HeaderValue, StatusCode, header};
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use karez_collector_config::common::{Auth, GrpcServer, HttpServer, ServerTls};
 use karez_lifecycle::Shutdown;
 use karez_net::TcpListeners;
@@ -105,6 +106,18 @@ impl<'a> Server<'a> {
 
     /// Binds and serves until the stop of what it gives.
     pub async fn serve(self, router: axum::Router, cx: &ComponentContext) -> Result<Running, StartError> {
+        self.serve_directly(None, router, cx).await
+    }
+
+    /// The same; calls are first shown to who answers them without the router. Where callers are authenticated the router
+    /// does that, and so all calls go there.
+    pub(crate) async fn serve_directly(
+        self,
+        direct: Option<Arc<dyn Direct>>,
+        router: axum::Router,
+        cx: &ComponentContext,
+    ) -> Result<Running, StartError> {
+        let direct = direct.filter(|_| self.auth.is_none());
         let key = self.key("tls");
         let tls = match self.tls {
             Some(tls) => Some(Arc::new(ArcSwap::new(tls::server(tls, &key)?))),
@@ -130,6 +143,7 @@ impl<'a> Server<'a> {
         }
         let accepting = Accepting {
             listeners,
+            direct,
             router,
             tls,
             max_streams: self.max_streams,
@@ -200,6 +214,7 @@ async fn read_again(
 
 struct Accepting {
     listeners: TcpListeners,
+    direct: Option<Arc<dyn Direct>>,
     router: axum::Router,
     tls: Option<Arc<ArcSwap<ServerConfig>>>,
     max_streams: u32,
@@ -232,14 +247,23 @@ impl Accepting {
             let watcher = graceful.watcher();
             let acceptor = |tls: &Arc<ArcSwap<ServerConfig>>| TlsAcceptor::from(tls.load_full());
             let tls = self.tls.as_ref().map(acceptor);
-            let (router, limits) = (self.router.clone(), (self.max_streams, self.keepalive));
+            let calls = Calls {
+                direct: self.direct.clone(),
+                router: self.router.clone(),
+                peer: Peer(peer.ip()),
+                context: Arc::new(Context {
+                    peer: Some(peer.ip()),
+                    ..Context::default()
+                }),
+            };
+            let limits = (self.max_streams, self.keepalive);
             connections.spawn(async move {
                 let _slot = slot;
                 match tls {
-                    None => serve(stream, peer, router, limits, watcher).await,
+                    None => serve(stream, calls, limits, watcher).await,
                     Some(tls) => {
                         if let Some(stream) = handshake(tls, stream).await {
-                            serve(stream, peer, router, limits, watcher).await;
+                            serve(stream, calls, limits, watcher).await;
                         }
                     }
                 }
@@ -267,8 +291,7 @@ async fn handshake(
 
 async fn serve<S>(
     stream: S,
-    peer: SocketAddr,
-    router: axum::Router,
+    calls: Calls,
     (max_streams, keepalive): (u32, Option<(Duration, Duration)>),
     watcher: hyper_util::server::graceful::Watcher,
 ) where
@@ -295,19 +318,46 @@ async fn serve<S>(
             .keep_alive_interval(time)
             .keep_alive_timeout(timeout);
     }
-    let peer = Peer(peer.ip());
-    let service = router.map_request(move |request: http::Request<hyper::body::Incoming>| {
-        let mut request = request.map(Body::new);
-        request.extensions_mut().insert(peer);
-        request
-    });
-    let service = TowerToHyperService::new(service);
-    let connection = builder
-        .serve_connection(TokioIo::new(stream), service)
-        .into_owned();
+    let connection = builder.serve_connection(TokioIo::new(stream), calls).into_owned();
     let connection = Together::new(watcher.watch(connection), requests);
     if let Err(error) = connection.await {
         tracing::debug!(%error, "a connection ended");
+    }
+}
+
+/// What a call is answered with, some time.
+pub(crate) type Answering = BoxFuture<'static, Result<Response, Infallible>>;
+
+/// Answers calls without the router.
+pub(crate) trait Direct: Send + Sync {
+    /// Whether it answers this one.
+    fn takes(&self, request: &http::Request<Incoming>) -> bool;
+
+    /// Answers one that it takes; the context knows the caller's address.
+    fn answer(&self, context: Arc<Context>, request: http::Request<Incoming>) -> Answering;
+}
+
+/// The calls of a connection.
+struct Calls {
+    direct: Option<Arc<dyn Direct>>,
+    router: axum::Router,
+    peer: Peer,
+    /// What is known of all its calls.
+    context: Arc<Context>,
+}
+
+impl hyper::service::Service<http::Request<Incoming>> for Calls {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Answering;
+
+    fn call(&self, request: http::Request<Incoming>) -> Answering {
+        if let Some(direct) = self.direct.as_ref().filter(|direct| direct.takes(&request)) {
+            return direct.answer(self.context.clone(), request);
+        }
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(self.peer);
+        Box::pin(self.router.clone().oneshot(request))
     }
 }
 

@@ -59,8 +59,17 @@ impl Process {
 
     /// KiB that it alone had in memory at its most.
     pub(crate) fn peak_memory_kib(&self) -> f64 {
+        self.status_kib("VmHWM:")
+    }
+
+    /// KiB of that which are its own now, and no pages of files, such as of the program itself.
+    pub(crate) fn own_memory_kib(&self) -> f64 {
+        self.status_kib("RssAnon:")
+    }
+
+    fn status_kib(&self, field: &str) -> f64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
         line.and_then(|line| line.split_whitespace().next()?.parse().ok())
             .unwrap_or(0.0)
     }

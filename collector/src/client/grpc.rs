@@ -22,6 +22,7 @@ use crate::component::{ComponentContext, Outcome, StartError};
 use crate::extensions::auth::ClientAuth;
 use crate::rpc::retry_delay;
 use crate::tls;
+use crate::together::SpawnAtOnce;
 use crate::unary::{self, ACCEPTED, ENCODING, ENCODINGS, Packing, Sent};
 
 /// Largest answer that is read: an export's is small.
@@ -104,7 +105,9 @@ impl GrpcClient {
             proxy: None,
             reload: tls::Reloading::of(&client.tls, &[b"h2"]),
         };
-        let mut endpoint = Endpoint::from_static("http://exporter").origin(origin.clone());
+        let mut endpoint = Endpoint::from_static("http://exporter")
+            .origin(origin.clone())
+            .executor(SpawnAtOnce);
         if let Some(keepalive) = &client.keepalive {
             endpoint = endpoint
                 .http2_keep_alive_interval(keepalive.time)

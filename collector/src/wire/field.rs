@@ -172,6 +172,19 @@ impl<'a> Field<'a> {
     }
 }
 
+/// Key and value of a pair as everybody encodes it: both once, in this order, both shorter than 128 bytes.
+#[inline]
+pub(crate) fn plain_pair(pair: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (&[0x0a, length @ 0..0x80], rest) = pair.split_first_chunk()? else {
+        return None;
+    };
+    let (key, rest) = rest.split_at_checked(usize::from(length))?;
+    let (&[0x12, length @ 0..0x80], value) = rest.split_first_chunk()? else {
+        return None;
+    };
+    (value.len() == usize::from(length)).then_some((key, value))
+}
+
 /// Writes a variable-length integer.
 pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {

@@ -2,7 +2,7 @@
 
 use karez_collector_config::Signal;
 
-use super::field::{WireType, take, take_delimited, take_key, take_varint};
+use super::field::{WireType, plain_pair, take, take_delimited, take_key, take_varint};
 use super::schema::{Kind, LOGS, METRICS, Schema, TRACES};
 
 /// Why bytes are no OTLP encoding.
@@ -57,8 +57,11 @@ fn message(
         let after = match (schema.short(key), key & 7) {
             (Kind::Message(inner), 2) if depth < MAX_DEPTH => match short(rest) {
                 Some((value, after)) => {
-                    *items += usize::from(inner.item);
-                    message(inner, value, depth + 1, items)?;
+                    // The value of a pair is one deeper.
+                    if !(inner.pair && depth + 1 < MAX_DEPTH && is_plain_pair(value)) {
+                        *items += usize::from(inner.item);
+                        message(inner, value, depth + 1, items)?;
+                    }
                     Some(after)
                 }
                 None => None,
@@ -88,6 +91,34 @@ fn short(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     match bytes.split_first()? {
         (&length, rest) if length < 0x80 => rest.split_at_checked(usize::from(length)),
         _ => None,
+    }
+}
+
+/// Whether a key and its value are encoded as nearly all are: both once, in this order, a short key, and a short text or a
+/// number; the texts ASCII.
+#[inline]
+fn is_plain_pair(pair: &[u8]) -> bool {
+    let Some((key, value)) = plain_pair(pair) else {
+        return false;
+    };
+    match value {
+        // Its heads are ASCII anyhow: one look at all of it.
+        [0x0a, length @ 0..0x80, text @ ..] => text.len() == usize::from(*length) && pair.is_ascii(),
+        [0x10 | 0x18, number @ ..] => is_varint(number) && key.is_ascii(),
+        [0x21, number @ ..] => number.len() == 8 && key.is_ascii(),
+        _ => false,
+    }
+}
+
+/// Whether bytes are one variable-length number.
+#[inline]
+fn is_varint(bytes: &[u8]) -> bool {
+    match bytes.split_last() {
+        Some((last, before)) => {
+            let fits = bytes.len() < 10 || (bytes.len() == 10 && *last <= 1);
+            fits && *last < 0x80 && before.iter().all(|byte| *byte >= 0x80)
+        }
+        None => false,
     }
 }
 
@@ -233,6 +264,43 @@ mod tests {
                 let signal = Signal::ALL[signal];
                 prop_assert_eq!(scan(signal, bytes).is_ok(), decodes(signal, bytes), "{:?} {:?}", signal, scan(signal, bytes));
             }
+        }
+    }
+
+    /// Attributes as everybody encodes them, but for a byte here and there.
+    fn pair_like() -> impl Strategy<Value = Vec<u8>> {
+        let text = "[a-z.]{0,9}".prop_map(|text| [&[0x0a, text.len() as u8][..], text.as_bytes()].concat());
+        let number = (any::<u64>(), any::<u8>()).prop_map(|(number, shift)| {
+            let mut out = vec![0x18];
+            super::super::field::put_varint(&mut out, number >> (shift % 64));
+            out
+        });
+        let float = any::<u64>().prop_map(|number| [&[0x21][..], &number.to_le_bytes()].concat());
+        let spoilt = (0usize..30, any::<u8>());
+        let pair = ("[a-z.]{0,9}", prop_oneof![text, number, float], spoilt);
+        pair.prop_map(|(key, value, (place, byte))| {
+            let mut pair = Vec::new();
+            super::super::field::put_delimited(&mut pair, 1, key.as_bytes());
+            super::super::field::put_delimited(&mut pair, 2, &value);
+            if let Some(spoilt) = pair.get_mut(place) {
+                *spoilt = byte;
+            }
+            pair
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #[test]
+        fn attributes_are_taken_as_a_decoder_takes_them(pairs in proptest::collection::vec(pair_like(), 1..4)) {
+            let mut value = Vec::new();
+            pairs.iter().for_each(|pair| super::super::field::put_delimited(&mut value, 9, pair));
+            for number in [2, 2, 1] {
+                let mut outer = Vec::new();
+                super::super::field::put_delimited(&mut outer, number, &value);
+                value = outer;
+            }
+            prop_assert_eq!(scan(Signal::Traces, &value).ok(), decodes(Signal::Traces, &value).then_some(1));
         }
     }
 

@@ -33,6 +33,8 @@ pub(super) struct Schema {
     fields: [Kind; FIELDS],
     /// Whether it is what is counted.
     pub(super) item: bool,
+    /// Whether it is an attribute: a key and a value.
+    pub(super) pair: bool,
 }
 
 impl Schema {
@@ -60,7 +62,11 @@ const fn schema(list: &[(u32, Kind)], item: bool) -> Schema {
         fields[list[index].0 as usize] = list[index].1;
         index += 1;
     }
-    Schema { fields, item }
+    Schema {
+        fields,
+        item,
+        pair: false,
+    }
 }
 
 const fn message(fields: &[(u32, Kind)]) -> Schema {
@@ -85,7 +91,10 @@ static ANY_VALUE: Schema = message(&[
 ]);
 static ARRAY: Schema = message(&[(1, Message(&ANY_VALUE))]);
 static KEY_VALUES: Schema = message(&[(1, Message(&KEY_VALUE))]);
-static KEY_VALUE: Schema = message(&[(1, Text), (2, Message(&ANY_VALUE)), (3, Varint)]);
+static KEY_VALUE: Schema = Schema {
+    pair: true,
+    ..message(&[(1, Text), (2, Message(&ANY_VALUE)), (3, Varint)])
+};
 static ENTITY_REF: Schema = message(&[(1, Text), (2, Text), (3, Text), (4, Text)]);
 static RESOURCE: Schema = message(&[(1, Message(&KEY_VALUE)), (2, Varint), (3, Message(&ENTITY_REF))]);
 static SCOPE: Schema = message(&[(1, Text), (2, Text), (3, Message(&KEY_VALUE)), (4, Varint)]);

@@ -21,6 +21,8 @@ use super::targets;
 
 /// For starting, and for the last item to arrive.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How often it is looked at the memory.
+const WATCHED: Duration = Duration::from_millis(50);
 /// Requests that are sent before it counts.
 const WARM: usize = 300;
 
@@ -35,6 +37,8 @@ pub(crate) struct Figures {
     pub(crate) seconds: f64,
     /// The most memory that it ever had, MiB.
     pub(crate) memory: f64,
+    /// The most that was its own, not pages of files.
+    pub(crate) own: f64,
     /// Requests that it put off.
     pub(crate) refused: usize,
 }
@@ -43,12 +47,13 @@ impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} items in {:.1} s, {:.2} CPU s ({:.2} a million), {:.0} MiB, {} refused",
+            "{} items in {:.1} s, {:.2} CPU s ({:.2} a million), {:.0} MiB, {:.0} without files', {} refused",
             self.items,
             self.seconds,
             self.cpu,
             self.cpu / self.items as f64 * 1e6,
             self.memory,
+            self.own,
             self.refused
         )
     }
@@ -79,15 +84,30 @@ pub(crate) async fn run(
     command.arg("--config").arg(&document);
     let log = folder.path().join("program.log");
     let process = Process::start(command, &log)?;
-    let measured = match scenario {
-        Scenario::Scrape => scraped(options, &process, &sink).await,
-        _ => loaded(options, scenario, &process, &at, &sink).await,
+    let mut own = 0.0_f64;
+    let measuring = async {
+        match scenario {
+            Scenario::Scrape => scraped(options, &process, &sink).await,
+            _ => loaded(options, scenario, &process, &at, &sink).await,
+        }
     };
-    measured.map_err(|error| {
-        let log = std::fs::read_to_string(&log).unwrap_or_default();
-        let end = log.len().saturating_sub(3000);
-        error.context(log.get(end..).unwrap_or(&log).to_owned())
-    })
+    let watching = async {
+        loop {
+            own = own.max(process.own_memory_kib() / 1024.0);
+            sleep(WATCHED).await;
+        }
+    };
+    let measured = tokio::select! {
+        measured = measuring => measured,
+        () = watching => unreachable!("it is watched for ever"),
+    };
+    measured
+        .map(|figures| Figures { own, ..figures })
+        .map_err(|error| {
+            let log = std::fs::read_to_string(&log).unwrap_or_default();
+            let end = log.len().saturating_sub(3000);
+            error.context(log.get(end..).unwrap_or(&log).to_owned())
+        })
 }
 
 fn free() -> anyhow::Result<SocketAddr> {
@@ -120,6 +140,7 @@ async fn loaded(
         cpu: process.cpu_seconds() - cpu,
         seconds: began.elapsed().as_secs_f64(),
         memory: process.peak_memory_kib() / 1024.0,
+        own: 0.0,
         refused: sent.refused,
     })
 }
@@ -134,6 +155,7 @@ async fn scraped(options: &Options, process: &Process, sink: &Sink) -> anyhow::R
         cpu: process.cpu_seconds() - cpu,
         seconds: began.elapsed().as_secs_f64(),
         memory: process.peak_memory_kib() / 1024.0,
+        own: 0.0,
         refused: 0,
     })
 }

@@ -46,9 +46,10 @@ impl Report {
 
     fn table(&self) {
         println!(
-            "| scenario | who | CPU s a million items | peak MiB | items a CPU second | to otelcol | bar | memory |"
+            "| scenario | who | CPU s a million items | peak MiB | without files' | items a CPU second | to otelcol | bar | memory \
+             | without files' |"
         );
-        println!("|---|---|---|---|---|---|---|---|");
+        println!("|---|---|---|---|---|---|---|---|---|---|");
         for of in self.figures.keys() {
             let (Some(cost), Some(memory)) = (self.spread(*of, cost), self.spread(*of, |f| f.memory)) else {
                 continue;
@@ -59,9 +60,18 @@ impl Report {
                 (Who::Karez, Some(ratio)) => format!("{ratio:.1}×"),
                 _ => String::new(),
             };
-            let memory_ratio = ratio(|figures| figures.memory);
+            let part = |ratio: String| {
+                if ratio.is_empty() {
+                    ratio
+                } else {
+                    format!("1/{ratio}")
+                }
+            };
+            let own = self
+                .spread(*of, |figures| figures.own)
+                .map_or(0.0, |own| own.median);
             println!(
-                "| {:?} | {:?} | {:.2} ({:.2}–{:.2}) | {:.0} ({:.0}–{:.0}) | {:.0} | {} | {} | {} |",
+                "| {:?} | {:?} | {:.2} ({:.2}–{:.2}) | {:.0} ({:.0}–{:.0}) | {own:.0} | {:.0} | {} | {} | {} | {} |",
                 of.0,
                 of.1,
                 cost.median,
@@ -77,11 +87,8 @@ impl Report {
                 } else {
                     String::new()
                 },
-                if memory_ratio.is_empty() {
-                    memory_ratio
-                } else {
-                    format!("1/{memory_ratio}")
-                },
+                part(ratio(|figures| figures.memory)),
+                part(ratio(|figures| figures.own)),
             );
         }
     }
@@ -92,7 +99,7 @@ impl Report {
                 json!({
                     "scenario": format!("{scenario:?}"), "who": format!("{who:?}"), "items": figures.items,
                     "cpuSeconds": figures.cpu, "seconds": figures.seconds, "peakMiB": figures.memory,
-                    "refused": figures.refused,
+                    "ownMiB": figures.own, "refused": figures.refused,
                 })
             })
         });

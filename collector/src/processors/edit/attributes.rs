@@ -7,13 +7,23 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue, Key
 use prost::Message;
 
 use super::splice::Splice;
-use crate::wire::field::{Field, fields, put_delimited};
+use crate::wire::field::{Field, fields, plain_pair, put_delimited};
 
 /// The attributes of a message, which hold field `number`.
 pub(crate) struct Attributes<'a> {
     number: u32,
     entries: Vec<Entry<'a>>,
     changed: bool,
+    around: Around<'a>,
+}
+
+/// What stands around the attributes of a message.
+#[derive(Clone, Copy)]
+enum Around<'a> {
+    /// Nothing stands between them: what comes before them and after them.
+    Beside(&'a [u8], &'a [u8]),
+    /// They are strewn about.
+    Between,
 }
 
 pub(super) struct Entry<'a> {
@@ -73,12 +83,30 @@ impl<'a> Attributes<'a> {
     /// The same, in the memory of another list.
     pub(super) fn read_into(mut entries: Vec<Entry<'a>>, message: &'a [u8], number: u32) -> Self {
         entries.clear();
-        let own = fields(message).flatten().filter(|field| field.number == number);
-        entries.extend(own.map(Entry::read));
+        let (mut runs, mut inside) = (0, false);
+        let (mut start, mut end) = (message.len(), message.len());
+        let at = |bytes: &[u8]| bytes.as_ptr() as usize - message.as_ptr() as usize;
+        for field in fields(message).flatten() {
+            if field.number != number {
+                inside = false;
+                continue;
+            }
+            if !std::mem::replace(&mut inside, true) {
+                start = if runs == 0 { at(field.whole) } else { start };
+                runs += 1;
+            }
+            end = at(field.whole) + field.whole.len();
+            entries.push(Entry::read(field));
+        }
+        let around = match runs {
+            0 | 1 => Around::Beside(&message[..start], &message[end..]),
+            _ => Around::Between,
+        };
         Attributes {
             number,
             entries,
             changed: false,
+            around,
         }
     }
 
@@ -191,6 +219,12 @@ impl<'a> Attributes<'a> {
         if !self.changed {
             return false;
         }
+        if let Around::Beside(before, after) = self.around {
+            out.stays(before);
+            self.splice_entries(out);
+            out.stays(after);
+            return true;
+        }
         let mut written = false;
         for field in fields(message).flatten() {
             if field.number != self.number {
@@ -239,7 +273,7 @@ impl<'a> Entry<'a> {
 
     #[inline]
     fn read(field: Field<'a>) -> Self {
-        match pair(field.value) {
+        match plain_pair(field.value) {
             Some((key, value)) => Entry {
                 key: Cow::Borrowed(key),
                 value: Value::Encoded(value),
@@ -270,19 +304,6 @@ impl<'a> Entry<'a> {
             whole: Some(field.whole),
         }
     }
-}
-
-/// Key and value of a pair as everybody encodes it: both once, in this order, both shorter than 128 bytes.
-#[inline]
-fn pair(message: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (&[0x0a, length @ 0..0x80], rest) = message.split_first_chunk()? else {
-        return None;
-    };
-    let (key, rest) = rest.split_at_checked(usize::from(length))?;
-    let (&[0x12, length @ 0..0x80], value) = rest.split_first_chunk()? else {
-        return None;
-    };
-    (value.len() == usize::from(length)).then_some((key, value))
 }
 
 /// A value of the document as an attribute's.

@@ -1,15 +1,22 @@
 //! OTLP/gRPC: three services of one method each, their payloads taken as bytes.
 
+use std::sync::Arc;
+
 use axum::extract::Request;
 use axum::routing::post;
+use bytes::Bytes;
+use http::Method;
+use http_body::Body;
+use hyper::body::Incoming;
 use karez_collector_config::Signal;
 use karez_collector_config::common::GrpcServer;
 use tonic::Status;
 
 use super::{Failure, Taking, take};
+use crate::batch::Context;
 use crate::batch_name;
 use crate::rpc::refusal_status;
-use crate::server::{context, grpc_router, is_grpc};
+use crate::server::{Answering, Direct, context, grpc_router, is_grpc};
 use crate::unary;
 
 /// The path of a signal's method.
@@ -29,27 +36,72 @@ pub(super) fn router(taking: &Taking, server: &GrpcServer) -> axum::Router {
         let taking = taking.clone();
         let handle = move |request: Request| {
             let taking = taking.clone();
-            async move { unary::answer(export(&taking, signal, max_message, keep_headers, request).await) }
+            let headers = keep_headers.then(|| request.headers());
+            let context = context(request.extensions(), headers);
+            async move { unary::answer(export(&taking, signal, max_message, context, request).await) }
         };
         router = router.route(method(signal), post(handle));
     }
     router
 }
 
-async fn export(
+/// The same calls without a router: what nearly all requests of a server are.
+pub(super) fn direct(taking: &Taking, server: &GrpcServer) -> Option<Arc<dyn Direct>> {
+    let exports = Exports {
+        taking: taking.clone(),
+        max_message: server.max_message(),
+    };
+    (!server.include_metadata).then(|| Arc::new(exports) as Arc<dyn Direct>)
+}
+
+/// Exports whose headers nobody asks for.
+struct Exports {
+    taking: Taking,
+    max_message: usize,
+}
+
+impl Exports {
+    fn signal(&self, request: &http::Request<Incoming>) -> Option<Signal> {
+        let path = request.uri().path();
+        let signal = Signal::ALL.into_iter().find(|signal| path == method(*signal));
+        signal.filter(|signal| self.taking.carries(*signal) && request.method() == Method::POST)
+    }
+}
+
+impl Direct for Exports {
+    fn takes(&self, request: &http::Request<Incoming>) -> bool {
+        self.signal(request).is_some()
+    }
+
+    fn answer(&self, context: Arc<Context>, request: http::Request<Incoming>) -> Answering {
+        let (taking, max_message) = (self.taking.clone(), self.max_message);
+        let signal = self.signal(&request);
+        Box::pin(async move {
+            let taken = match signal {
+                Some(signal) => export(&taking, signal, max_message, context, request).await,
+                None => Err(Status::unimplemented("this server has no such method")),
+            };
+            Ok(unary::answer(taken))
+        })
+    }
+}
+
+async fn export<B>(
     taking: &Taking,
     signal: Signal,
     max_message: usize,
-    keep_headers: bool,
-    request: Request,
-) -> Result<(), Status> {
+    context: Arc<Context>,
+    request: http::Request<B>,
+) -> Result<(), Status>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     if !is_grpc(request.headers()) {
         return Err(Status::invalid_argument("the content type is none of gRPC"));
     }
     let (parts, mut body) = request.into_parts();
     let payload = unary::read(&parts.headers, &mut body, max_message).await?;
-    let headers = keep_headers.then_some(&parts.headers);
-    let context = context(&parts.extensions, headers);
     let name = batch_name::of(&parts.headers);
     match take(taking, signal, payload, context, name).await {
         Ok(()) => Ok(()),

@@ -47,7 +47,8 @@ impl Receiver for OtlpReceiver {
             if let Some(grpc) = &self.config.grpc {
                 let server = Server::grpc(grpc, "localhost:4317", "protocols.grpc");
                 let taking = Taking::new(&consumers, "grpc", &seen);
-                running.join(server.serve(grpc::router(&taking, grpc), cx).await?);
+                let (direct, router) = (grpc::direct(&taking, grpc), grpc::router(&taking, grpc));
+                running.join(server.serve_directly(direct, router, cx).await?);
             }
             if let Some(http) = &self.config.http {
                 let server = Server::http(&http.server, "localhost:4318", "protocols.http");
