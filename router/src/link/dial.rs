@@ -4,8 +4,9 @@
 //! ```text
 //!  reach.rs ──▶ the first connection ──▶ session ──▶ up ──▶ it ended: reach again
 //!                                                    │
-//!  prefer.rs ──▶ another transport ──▶ session ──────┘ up as well: new connections go there,
-//!                                                      the old one ends when what it carries has
+//!  prefer.rs ──▶ another transport ──▶ session ──────┤ up as well: new connections go there,
+//!  silence ──▶ reach beside it ──▶ session, and still │ the old one ends when what it carries has
+//!                                  silent ───────────┘
 //! ```
 
 use std::sync::Arc;
@@ -168,6 +169,9 @@ async fn attempt(
     keep(shared, dial, &reach, session, preference, stop).await
 }
 
+/// What the peer is told of a connection that is not needed any more.
+const HEARD_AGAIN: &str = "the link is heard again";
+
 /// A session that comes up beside the one there is.
 type Coming = AbortOnDropHandle<Result<Session, Failure>>;
 
@@ -228,6 +232,48 @@ impl Up {
     }
 }
 
+/// Looks for a connection to a peer of whom nothing arrives: its address, or ours, may have changed, or one transport may be
+/// blocked. Whether the old one is gone shows later, and what it carries stays with it until then.
+struct Relief {
+    suspect: watch::Receiver<bool>,
+    coming: Option<Coming>,
+}
+
+impl Relief {
+    fn of(link: &LiveLink) -> Self {
+        Self {
+            suspect: link.suspect.subscribe(),
+            coming: None,
+        }
+    }
+
+    /// A session with a peer that is still silent. What is under way goes on when this is called again.
+    async fn comes(&mut self, reach: &Arc<Reach>) -> Session {
+        loop {
+            if self.coming.is_none() {
+                silent(&mut self.suspect).await;
+                let reach = reach.clone();
+                let coming = tokio::spawn(async move { reach.first(|_| {}).await });
+                self.coming = Some(AbortOnDropHandle::new(coming));
+            }
+            let reached = joined(&mut self.coming).await;
+            self.coming = None;
+            match reached {
+                Ok(session) if *self.suspect.borrow() => return session,
+                Ok(session) => session.link.close(CloseCode::Leaving, HEARD_AGAIN),
+                // It refuses us: the link's own end will say so.
+                Err(_) => std::future::pending().await,
+            }
+        }
+    }
+}
+
+async fn silent(suspect: &mut watch::Receiver<bool>) {
+    if suspect.wait_for(|suspect| *suspect).await.is_err() {
+        std::future::pending().await
+    }
+}
+
 /// What a link does while it is up; ends with it.
 async fn keep(
     shared: &Arc<Shared>,
@@ -241,8 +287,9 @@ async fn keep(
     preference.up(up.link.transport());
     let moves = dial.config.transport == Transport::Auto;
     let mut other: Option<Coming> = None;
+    let mut relief = Relief::of(&up.link);
     loop {
-        tokio::select! {
+        let session = tokio::select! {
             ended = &mut up.running => {
                 return ended.unwrap_or_else(|error| Failure::down(format!("the link's task failed: {error}")));
             }
@@ -255,29 +302,41 @@ async fn keep(
                 if let Profile::Ready(material) = &*dial.profile.borrow_and_update() {
                     reach.renew(material);
                 }
+                continue;
             }
-            Ok(()) = dial.cost.changed() => follow_cost(shared, &up.link, *dial.cost.borrow_and_update()),
+            Ok(()) = dial.cost.changed() => {
+                follow_cost(shared, &up.link, *dial.cost.borrow_and_update());
+                continue;
+            }
             () = sleep_until(preference.due()), if moves && other.is_none() => {
                 if let Some(kind) = preference.look(&up.link) {
                     other = Some(AbortOnDropHandle::new(tokio::spawn(come_up(reach.clone(), kind))));
                 }
+                continue;
             }
-            tried = joined(&mut other) => {
-                other = None;
-                match tried {
-                    Ok(session) => {
-                        preference.moved(&session.link);
-                        let left = std::mem::replace(&mut up, Up::start(shared, dial, reach, session));
-                        tokio::spawn(left.leave(shared.clone(), stop.clone()));
-                    }
-                    Err(failure) => {
-                        preference.failed();
-                        let reason = failure.text;
-                        tracing::debug!(link = dial.name, reason, "the other transport does not come up");
-                    }
+            tried = joined(&mut other) => match tried {
+                Ok(session) => {
+                    preference.moved(&session.link);
+                    session
                 }
+                Err(failure) => {
+                    other = None;
+                    preference.failed();
+                    let reason = failure.text;
+                    tracing::debug!(link = dial.name, reason, "the other transport does not come up");
+                    continue;
+                }
+            },
+            session = relief.comes(reach) => {
+                let link = &dial.name;
+                tracing::warn!(link, "nothing arrives from the peer; it answers on a new connection");
+                preference.up(session.link.transport());
+                session
             }
-        }
+        };
+        let left = std::mem::replace(&mut up, Up::start(shared, dial, reach, session));
+        tokio::spawn(left.leave(shared.clone(), stop.clone()));
+        (other, relief) = (None, Relief::of(&up.link));
     }
 }
 

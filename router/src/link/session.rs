@@ -41,9 +41,10 @@ const HELLO_LIMIT: Duration = Duration::from_secs(10);
 /// How often the control stream is tried, when the peer does not speak by itself.
 const PING: Duration = Duration::from_secs(1);
 /// How often it is looked whether anything arrives from the peer.
-const LOOK: Duration = Duration::from_millis(500);
-/// While nothing arrives from a peer for this long, new connections go another way if there is one.
-const SUSPECT: Duration = Duration::from_millis(1500);
+const LOOK: Duration = Duration::from_millis(250);
+/// While nothing arrives from a peer for this long, new connections go another way if there is one, and one is looked for.
+/// A peer that can hear answers each [`PING`].
+const SUSPECT: Duration = Duration::from_millis(1300);
 /// A peer of whom nothing arrives for this long is gone.
 const SILENT_LIMIT: Duration = Duration::from_secs(3);
 /// A peer whose control stream is silent for this long is gone, whatever else arrives from it.
