@@ -54,7 +54,7 @@ impl Packing {
     }
 
     /// How the messages with these headers are compressed.
-    fn of(headers: &HeaderMap) -> Result<Option<Self>, Status> {
+    pub(crate) fn of(headers: &HeaderMap) -> Result<Option<Self>, Status> {
         match headers.get(&ENCODING).map(HeaderValue::as_bytes) {
             None | Some(b"identity") => Ok(None),
             Some(b"gzip") => Ok(Some(Packing::Gzip)),
@@ -94,7 +94,7 @@ impl Packing {
     }
 
     /// A message as it was; at most so many bytes of it.
-    fn unpack(self, message: &[u8], most: usize) -> Result<Bytes, Status> {
+    pub(crate) fn unpack(self, message: &[u8], most: usize) -> Result<Bytes, Status> {
         let reader: Box<dyn Read + '_> = match self {
             Packing::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(message)),
             Packing::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(message).map_err(broken)?),

@@ -236,7 +236,12 @@ pub(crate) async fn read_body(request: Request, max_body: usize) -> Result<Bytes
     decompress(&parts.headers, body.to_bytes(), max_body)
 }
 
-fn decompress(headers: &HeaderMap, body: Bytes, max_body: usize) -> Result<Bytes, (StatusCode, String)> {
+/// A body as it was before it was compressed, if that is at most so many bytes.
+pub(crate) fn decompress(
+    headers: &HeaderMap,
+    body: Bytes,
+    max_body: usize,
+) -> Result<Bytes, (StatusCode, String)> {
     let name = headers
         .get(header::CONTENT_ENCODING)
         .map_or(Ok(""), |value| value.to_str())
