@@ -1,7 +1,9 @@
-//! Servers: an `axum` router, for gRPC or HTTP, on the addresses that the document says, with its TLS and its
-//! authenticator.
+//! Servers: an `axum` router, for gRPC or HTTP, on the addresses or the socket that the document says, with its TLS and
+//! its authenticator.
 //!
 //! A stop goes: no new connection, the requests under way are finished, then the connections end.
+
+mod listen;
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -21,11 +23,9 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use karez_collector_config::common::{Auth, GrpcServer, HttpServer, ServerTls};
 use karez_lifecycle::Shutdown;
-use karez_net::TcpListeners;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
@@ -35,6 +35,7 @@ use crate::component::{ComponentContext, Running, StartError};
 use crate::extensions::auth::{AuthError, Principal, ServerAuth};
 use crate::tls;
 use crate::together::{Requests, Together};
+use listen::{Accepted, Listeners};
 
 /// The largest frames of HTTP/2 that are taken: whoever asks for it sends fewer.
 const MAX_FRAME: u32 = 64 << 10;
@@ -55,6 +56,8 @@ pub struct Server<'a> {
     pub endpoint: &'a str,
     /// What an empty one stands for.
     pub default_endpoint: &'a str,
+    /// `unix` for a socket in the file system; TCP else.
+    pub transport: &'a str,
     /// Its TLS.
     pub tls: Option<&'a ServerTls>,
     /// Its authenticator.
@@ -75,6 +78,7 @@ impl<'a> Server<'a> {
         Server {
             endpoint: &server.endpoint,
             default_endpoint,
+            transport: &server.transport,
             tls,
             auth,
             max_streams,
@@ -89,6 +93,7 @@ impl<'a> Server<'a> {
         Server {
             endpoint: &server.endpoint,
             default_endpoint,
+            transport: &server.transport,
             tls,
             auth,
             max_streams: 0,
@@ -134,10 +139,9 @@ impl<'a> Server<'a> {
         } else {
             self.endpoint
         };
-        let bound = cx.net.listen_tcp(endpoint).await;
-        let listeners = bound.map_err(|source| StartError::bind(self.key("endpoint"), source))?;
+        let listeners = Listeners::bind(self.transport, endpoint, self.key("endpoint"), cx).await?;
         let mut running = Running::none();
-        running.bound(listeners.local_addrs());
+        running.bound(listeners.addresses());
         for address in running.addresses() {
             tracing::info!(component = cx.key, %address, tls = tls.is_some(), "listening");
         }
@@ -213,7 +217,7 @@ async fn read_again(
 }
 
 struct Accepting {
-    listeners: TcpListeners,
+    listeners: Listeners,
     direct: Option<Arc<dyn Direct>>,
     router: axum::Router,
     tls: Option<Arc<ArcSwap<ServerConfig>>>,
@@ -232,7 +236,7 @@ impl Accepting {
                 slot = slots.clone().acquire_owned() => slot,
                 () = stop.triggered() => break,
             };
-            let (stream, peer) = tokio::select! {
+            let accepted = tokio::select! {
                 accepted = self.listeners.accept() => match accepted {
                     Ok(accepted) => accepted,
                     Err(error) => {
@@ -244,30 +248,27 @@ impl Accepting {
                 Some(_) = connections.join_next() => continue,
                 () = stop.triggered() => break,
             };
-            let watcher = graceful.watcher();
-            let acceptor = |tls: &Arc<ArcSwap<ServerConfig>>| TlsAcceptor::from(tls.load_full());
-            let tls = self.tls.as_ref().map(acceptor);
-            let calls = Calls {
-                direct: self.direct.clone(),
-                router: self.router.clone(),
-                peer: Peer(peer.ip()),
-                context: Arc::new(Context {
-                    peer: Some(peer.ip()),
-                    ..Context::default()
-                }),
+            let peer = accepted.peer();
+            let connection = Connection {
+                calls: Calls {
+                    direct: self.direct.clone(),
+                    router: self.router.clone(),
+                    peer: peer.map(Peer),
+                    context: Arc::new(Context {
+                        peer,
+                        ..Context::default()
+                    }),
+                },
+                limits: (self.max_streams, self.keepalive),
+                tls: self.tls.as_ref().map(|tls| TlsAcceptor::from(tls.load_full())),
+                watcher: graceful.watcher(),
+                // Never closed, so always there.
+                _slot: slot.ok(),
             };
-            let limits = (self.max_streams, self.keepalive);
-            connections.spawn(async move {
-                let _slot = slot;
-                match tls {
-                    None => serve(stream, calls, limits, watcher).await,
-                    Some(tls) => {
-                        if let Some(stream) = handshake(tls, stream).await {
-                            serve(stream, calls, limits, watcher).await;
-                        }
-                    }
-                }
-            });
+            match accepted {
+                Accepted::Tcp(stream, _) => connections.spawn(connection.serve(stream)),
+                Accepted::Unix(stream) => connections.spawn(connection.serve(stream)),
+            };
         }
         drop(self.listeners);
         graceful.shutdown().await;
@@ -275,10 +276,38 @@ impl Accepting {
     }
 }
 
-async fn handshake(
-    tls: TlsAcceptor,
-    stream: TcpStream,
-) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
+/// What a connection is served with.
+struct Connection {
+    calls: Calls,
+    limits: Limits,
+    tls: Option<TlsAcceptor>,
+    watcher: hyper_util::server::graceful::Watcher,
+    _slot: Option<OwnedSemaphorePermit>,
+}
+
+/// Calls at once, and pings.
+type Limits = (u32, Option<(Duration, Duration)>);
+
+impl Connection {
+    async fn serve<S>(self, stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        match self.tls {
+            None => serve(stream, self.calls, self.limits, self.watcher).await,
+            Some(tls) => {
+                if let Some(stream) = handshake(tls, stream).await {
+                    serve(stream, self.calls, self.limits, self.watcher).await;
+                }
+            }
+        }
+    }
+}
+
+async fn handshake<S>(tls: TlsAcceptor, stream: S) -> Option<tokio_rustls::server::TlsStream<S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
         Ok(Ok(stream)) => Some(stream),
         Ok(Err(error)) => {
@@ -292,7 +321,7 @@ async fn handshake(
 async fn serve<S>(
     stream: S,
     calls: Calls,
-    (max_streams, keepalive): (u32, Option<(Duration, Duration)>),
+    (max_streams, keepalive): Limits,
     watcher: hyper_util::server::graceful::Watcher,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -341,7 +370,7 @@ pub(crate) trait Direct: Send + Sync {
 struct Calls {
     direct: Option<Arc<dyn Direct>>,
     router: axum::Router,
-    peer: Peer,
+    peer: Option<Peer>,
     /// What is known of all its calls.
     context: Arc<Context>,
 }
@@ -356,12 +385,14 @@ impl hyper::service::Service<http::Request<Incoming>> for Calls {
             return direct.answer(self.context.clone(), request);
         }
         let mut request = request.map(Body::new);
-        request.extensions_mut().insert(self.peer);
+        if let Some(peer) = self.peer {
+            request.extensions_mut().insert(peer);
+        }
         Box::pin(self.router.clone().oneshot(request))
     }
 }
 
-/// The caller's address, in a request's extensions.
+/// The caller's address, in a request's extensions; one through a socket of the file system has none.
 #[derive(Debug, Clone, Copy)]
 struct Peer(IpAddr);
 

@@ -7,6 +7,7 @@ mod common;
 use common::{Backend, address, metric, request, send, send_bytes, start, until};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::Code;
 
 const RECEIVER: &str = "
@@ -286,4 +287,65 @@ service: {{pipelines: {{traces: {{receivers: [otlp], processors: [batch], export
     service.stop().await;
     assert_eq!(backend.spans().len(), 25);
     assert_eq!(backend.payloads.lock().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn sockets_of_the_file_system_take_grpc_and_http_and_go_with_the_collector() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let (grpc, http) = (path("grpc.sock"), path("http.sock"));
+    // What a killed collector left behind.
+    drop(std::os::unix::net::UnixListener::bind(&grpc).unwrap());
+    let backend = Backend::default();
+    let to = backend.serve().await;
+    let text = format!(
+        "receivers:
+  otlp:
+    protocols:
+      grpc: {{transport: unix, endpoint: '{}'}}
+      http: {{transport: unix, endpoint: '{}'}}
+exporters: {{otlp: {{endpoint: 'http://{to}', sending_queue: {{enabled: false}}}}}}
+service: {{pipelines: {{traces: {{receivers: [otlp], exporters: [otlp]}}}}}}",
+        grpc.display(),
+        http.display()
+    );
+    let service = start(&text).await;
+    let dialled = grpc.clone();
+    let connector = tower::service_fn(move |_: tonic::transport::Uri| {
+        let path = dialled.clone();
+        async move {
+            let stream = tokio::net::UnixStream::connect(path).await?;
+            std::io::Result::Ok(hyper_util::rt::TokioIo::new(stream))
+        }
+    });
+    let channel = tonic::transport::Endpoint::from_static("http://localhost")
+        .connect_with_connector(connector)
+        .await
+        .unwrap();
+    let mut client = tonic::client::Grpc::new(channel);
+    client.ready().await.unwrap();
+    let body = bytes::Bytes::from(request(3).encode_to_vec());
+    let path = common::TRACES.parse().unwrap();
+    client
+        .unary(tonic::Request::new(body.clone()), path, common::BytesCodec)
+        .await
+        .unwrap();
+    let mut stream = tokio::net::UnixStream::connect(&http).await.unwrap();
+    let head = format!(
+        "POST /v1/traces HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Type: application/x-protobuf\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&body).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(backend.spans().len(), 6);
+    let refused = common::try_start(&text)
+        .await
+        .err()
+        .expect("the sockets are held");
+    assert!(refused.to_string().contains("grpc.sock"), "{refused}");
+    service.stop().await;
+    assert!(!grpc.exists() && !http.exists());
 }

@@ -196,9 +196,9 @@ pub struct EnforcementPolicy {
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GrpcServer {
-    /// `host:port`.
+    /// `host:port`, or a path with `transport: unix`.
     pub endpoint: String,
-    /// Only `tcp`.
+    /// `tcp` (also without it) or `unix`.
     pub transport: String,
     /// TLS, off unless written.
     #[serde(deserialize_with = "present")]
@@ -247,9 +247,9 @@ pub struct Cors {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpServer {
-    /// `host:port`.
+    /// `host:port`, or a path with `transport: unix`.
     pub endpoint: String,
-    /// Only `tcp`.
+    /// `tcp` (also without it) or `unix`.
     pub transport: String,
     /// TLS, off unless written.
     #[serde(deserialize_with = "present")]

@@ -685,6 +685,11 @@ const SHARED: &[Shared] = &[
         &[HTTP_SERVER],
     ),
     (
+        "Servers on a socket of the file system",
+        tried("receivers", &["zipkin"], "endpoint: /run/a.sock", &[]),
+        &[&[("transport", "unix")]],
+    ),
+    (
         "gRPC clients",
         tried("exporters", &["otlp"], "endpoint: 'a:1'", &[]),
         &[GRPC_CLIENT, CLIENT_TLS],

@@ -248,3 +248,36 @@ service:
     );
     assert_eq!(lost("", "from_context: tenant"), 0);
 }
+
+#[test]
+fn servers_listen_on_tcp_or_on_a_path() {
+    let at = |block: &str| {
+        said(&format!(
+            "receivers: {{otlp: {{protocols: {{grpc: {block}}}}}}}\nexporters: {{debug: }}\nservice: {{pipelines: {{traces: {{receivers: [otlp], exporters: [debug]}}}}}}"
+        ))
+        .1
+    };
+    assert!(at("{transport: unix, endpoint: /run/a.sock}").is_empty());
+    assert!(at("{transport: tcp, endpoint: 'localhost:1'}").is_empty());
+    for (block, key) in [
+        ("{transport: unix}", "receivers.otlp.protocols.grpc.endpoint"),
+        (
+            "{transport: unix, endpoint: 'localhost:1'}",
+            "receivers.otlp.protocols.grpc.endpoint",
+        ),
+        (
+            "{transport: udp, endpoint: 'localhost:1'}",
+            "receivers.otlp.protocols.grpc.transport",
+        ),
+        (
+            "{endpoint: /run/a.sock}",
+            "receivers.otlp.protocols.grpc.endpoint",
+        ),
+    ] {
+        let said = at(block);
+        assert!(
+            said.iter().any(|line| line.contains(&format!("error: {key}:"))),
+            "{block}: {said:?}"
+        );
+    }
+}

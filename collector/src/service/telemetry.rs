@@ -45,6 +45,7 @@ impl MetricsServer {
             let server = Server {
                 endpoint,
                 default_endpoint: "",
+                transport: "",
                 tls: None,
                 auth: None,
                 max_streams: 0,

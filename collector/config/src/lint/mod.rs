@@ -147,14 +147,31 @@ impl Lint<'_> {
         }
     }
 
+    /// A server listens on TCP, or on a socket of the file system.
+    fn listens_by(&mut self, transport: &str, endpoint: &str, at: &str, node: &Node, path: &[&str]) {
+        let (name, message, mend) = match transport {
+            "" | "tcp" => return self.listens(endpoint, at, node, path),
+            "unix" if endpoint.contains('/') => return,
+            "unix" => (
+                "endpoint",
+                "a socket of the file system needs a path",
+                "write such as `endpoint: /run/otel/otlp.sock`",
+            ),
+            _ => ("transport", "is not supported", "write `tcp` or `unix`"),
+        };
+        let path = [path, &[name]].concat();
+        let key = format!("{at}.{}", path.join("."));
+        self.error(place_of(node, &path), key, message, mend);
+    }
+
     fn grpc_server<T>(&mut self, server: &GrpcServer, at: &str, written: &Written<T>, path: &[&str]) {
-        self.listens(&server.endpoint, at, &written.node, path);
+        self.listens_by(&server.transport, &server.endpoint, at, &written.node, path);
         self.server_tls(server.tls.as_ref(), at, &written.node, path);
         self.authenticator(server.auth.as_ref(), at, &written.node, path, Side::Server);
     }
 
     fn http_server(&mut self, server: &HttpServer, at: &str, node: &Node, path: &[&str]) {
-        self.listens(&server.endpoint, at, node, path);
+        self.listens_by(&server.transport, &server.endpoint, at, node, path);
         self.server_tls(server.tls.as_ref(), at, node, path);
         self.authenticator(server.auth.as_ref(), at, node, path, Side::Server);
     }
