@@ -30,13 +30,13 @@ pub mod connectors;
 mod durable;
 pub mod exporters;
 pub mod extensions;
+mod footprint;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod jaeger;
 pub mod json;
 pub mod ledger;
 pub mod metrics;
-mod pages;
 pub mod processors;
 pub mod prometheus;
 pub mod receivers;
@@ -53,6 +53,7 @@ mod unary;
 pub mod wire;
 pub mod zipkin;
 
+pub use footprint::share_heaps;
 pub use service::{
     CollectorOptions, RunError, Service, Status, StatusError, components, run, status, validate,
 };

@@ -10,7 +10,7 @@ use karez_net::Net;
 
 use super::load::{self, Config};
 use super::reload::Service;
-use crate::pages;
+use crate::footprint;
 
 /// The longest text that a `${file:…}` stands for.
 const MAX_VALUE: u64 = 1 << 20;
@@ -93,7 +93,7 @@ pub async fn run(options: CollectorOptions, shutdown: Shutdown) -> Result<(), Ru
         return Err(RunError::Start(diagnosis));
     }
     tracing::info!("everything is ready: begin to run and process data");
-    pages::forget_start();
+    footprint::forget_start();
     let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).ok();
     loop {
         tokio::select! {

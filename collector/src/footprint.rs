@@ -1,8 +1,33 @@
-//! The pages of the program itself that only its start needed.
+//! How much memory the program takes beside what it holds.
+//!
+//! The system's allocator gives each thread a heap of its own. Batches wander: they are received by one thread, joined by
+//! another and freed by a third, so that each heap keeps room for the most that it ever held. Few threads share a heap
+//! better than they fill one each; small pieces are kept by each thread anyhow.
 //!
 //! A program of this size reads a few per cent of its code when it runs, but its start goes through much more of it, and each
 //! page that is looked at brings its neighbours along. The kernel counts all of them as the process's memory until it is
 //! short of it. Once everything runs they are let go; what is used again is mapped again, from the page cache.
+
+/// So many cores share a heap.
+const CORES_A_HEAP: usize = 4;
+
+/// Makes threads share heaps. To be called before there are threads: each has chosen its heap by its first allocation.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub fn share_heaps() {
+    // Who says it for the process has the last word.
+    if std::env::var_os("MALLOC_ARENA_MAX").is_some() || std::env::var_os("GLIBC_TUNABLES").is_some() {
+        return;
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let heaps = libc::c_int::try_from(cores.div_ceil(CORES_A_HEAP)).unwrap_or(1);
+    // SAFETY: it sets a number of the allocator, and may be called at any time. There is no safe interface; what it saves is
+    // measured by the benchmark of collectors: a fifth of the peak.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, heaps) };
+}
+
+/// Makes threads share heaps, where the allocator can be told to.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub fn share_heaps() {}
 
 /// Lets go of the pages that can be had again from the program's file.
 pub(crate) fn forget_start() {
@@ -77,8 +102,9 @@ Anonymous:             0 kB
 
     #[test]
     fn the_program_goes_on_after_it() {
-        let before = SMAPS.len();
+        share_heaps();
         forget_start();
-        assert_eq!((before, of_file(SMAPS, "/usr/bin/karez").len()), (SMAPS.len(), 2));
+        let found = std::thread::spawn(|| of_file(SMAPS, "/usr/bin/karez").len());
+        assert_eq!(found.join().unwrap(), 2);
     }
 }
