@@ -8,9 +8,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use karez_identity::Credential;
+use karez_identity::{Authority, Credential, SealScope};
 use karez_router_config::api::{LinkState, Status};
-use karez_router_config::{AcceptSection, LinkSection, Mode, PeersSection, Role};
+use karez_router_config::{AcceptSection, LinkSection, Mode, PeersSection, Role, SealSection, Transport};
 use support::{LIMIT, Site, ask, echo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -71,6 +71,15 @@ struct Line {
 }
 
 async fn line(target: SocketAddr) -> Line {
+    line_of(target, Transport::Auto, |_, _| ()).await
+}
+
+/// All links over one transport; the edges are changed before they start.
+async fn line_of(
+    target: SocketAddr,
+    transport: Transport,
+    change: impl FnOnce(&mut Site, &mut Site),
+) -> Line {
     let (mut near, mut far) = (interior("near"), interior("far"));
     let now = Timestamp::now();
     let (for_near, for_client, for_server) = (
@@ -87,6 +96,7 @@ async fn line(target: SocketAddr) -> Line {
         &for_near,
         3,
     );
+    near.document.links[0].transport = transport;
     near.start().await;
     let (mut client, mut server) = (Site::new("client", Mode::Edge), Site::new("server", Mode::Edge));
     link(
@@ -107,6 +117,10 @@ async fn line(target: SocketAddr) -> Line {
     );
     client.listen();
     server.serve(target);
+    for edge in [&mut client, &mut server] {
+        edge.document.links[0].transport = transport;
+    }
+    change(&mut client, &mut server);
     client.start().await;
     server.start().await;
     Line {
@@ -163,6 +177,72 @@ async fn a_line_of_routers_carries_from_edge_to_edge() {
     client
         .until("unreachable", |status| status.listeners[0].state == "unreachable")
         .await;
+}
+
+/// Gives a site a certificate that says what it may serve and reach.
+fn seal(site: &mut Site, authority: &Authority, serve: &[&str], reach: &[&str]) {
+    let owned = |all: &[&str]| all.iter().map(|one| (*one).to_owned()).collect();
+    let scope = SealScope {
+        serve: owned(serve),
+        reach: owned(reach),
+    };
+    let lifetime = Duration::from_secs(3600);
+    let issued = authority.issue_seal(&site.document.site.name, &scope, lifetime, Timestamp::now());
+    site.profile("seal", &issued.unwrap());
+    site.document.seal = Some(SealSection { tls: "seal".into() });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sealed_service_is_reached_through_several_routers_over_each_transport() {
+    let day = Duration::from_secs(86_400);
+    for transport in [Transport::Quic, Transport::Tls] {
+        let authority = Authority::new("seal", Timestamp::now(), day).unwrap();
+        let line = line_of(echo().await, transport, |client, server| {
+            seal(client, &authority, &[], &["echo"]);
+            seal(server, &authority, &["echo"], &[]);
+            server.document.connectors[0].sealed = true;
+            server.document.services[0].sealed = true;
+        });
+        let line = line.await;
+        let sealed = |status: &Status| {
+            let listener = status.listeners.first();
+            let sealed = listener.and_then(|listener| listener.sealed.as_ref());
+            sealed.is_some_and(|sealed| sealed.error.is_none())
+                && listener.is_some_and(|listener| listener.state == "listening")
+        };
+        line.client.until("a sealed way", sealed).await;
+        let listener = line.client.listener().await;
+        let big: Vec<u8> = (0..1_000_000u32).map(|n| (n % 251) as u8).collect();
+        let mut stream = TcpStream::connect(listener).await.unwrap();
+        assert!(ask(&mut stream, &big).await == big, "{transport:?}");
+        let mut half = TcpStream::connect(listener).await.unwrap();
+        assert_eq!(ask(&mut half, b"half-closed").await, b"half-closed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_certificate_a_sealed_service_is_not_reached_over_several_hops() {
+    let authority = Authority::new("seal", Timestamp::now(), Duration::from_secs(86_400)).unwrap();
+    let line = line_of(echo().await, Transport::Auto, |_, server| {
+        seal(server, &authority, &["echo"], &[]);
+        server.document.connectors[0].sealed = true;
+        server.document.services[0].sealed = true;
+    });
+    let line = line.await;
+    let refused = |status: &Status| {
+        let listener = status.listeners.first();
+        let sealed = listener.and_then(|listener| listener.sealed.as_ref());
+        sealed.is_some_and(|sealed| sealed.error.is_some())
+    };
+    line.client.until("why it cannot be sealed", refused).await;
+    let ended = async {
+        // It may be reset before it was seen to be there.
+        let mut stream = TcpStream::connect(line.client.listener().await).await?;
+        stream.write_all(b"in plain").await?;
+        stream.read(&mut [0]).await
+    };
+    let ended = timeout(LIMIT, ended).await.unwrap();
+    assert!(!matches!(ended, Ok(1..)), "{ended:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -172,7 +172,7 @@ impl SealedReceive {
                 return Ok(filled);
             }
             if self.ended {
-                return Ok(0);
+                return self.rest().await;
             }
             self.open()?;
             if self.ended || !self.ready.is_empty() {
@@ -187,6 +187,16 @@ impl SealedReceive {
                 }
                 None => return Err(self.wrong("it was cut on its way: the far site did not end it")),
             }
+        }
+    }
+
+    /// Reads on to the stream's own end: whoever leaves something unread breaks what carries it, and with it what is said the
+    /// other way. The far site has said that nothing follows; that the stream breaks now takes nothing away.
+    async fn rest(&mut self) -> io::Result<usize> {
+        let mut arrived = [Bytes::new()];
+        match self.stream.read_chunks(&mut arrived).await {
+            Ok(Some(_)) => Err(self.wrong("something follows its end")),
+            Ok(None) | Err(_) => Ok(0),
         }
     }
 

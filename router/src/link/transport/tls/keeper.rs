@@ -142,7 +142,9 @@ impl Keeper {
             state.mux.forget_lane(lane, tell);
             state.lanes.remove(&lane)
         });
-        drop(parts);
+        if let Some(send) = parts.and_then(|parts| parts.send) {
+            tokio::spawn(send.close());
+        }
     }
 
     /// Gives free lanes to streams that want one.

@@ -16,10 +16,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes};
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::timeout;
 
 use super::super::tcp::Watch;
+use super::connection::LINGER;
 use super::frame::{Frame, Frames, HEADER, Output, ProtocolError, data_header};
 use super::incoming::{Incoming, Opening};
 use super::outgoing::{Batch, Outgoing};
@@ -97,6 +100,26 @@ impl LaneSend {
             self.batch = Some((batch, place));
         }
         Ok(())
+    }
+
+    /// Closes a lane whose peer may still be sending. A socket that is closed with something unread is reset, and what was
+    /// said last is lost with it: so what comes is read, and dropped, until the peer has closed its end, too.
+    pub(super) async fn close(mut self) {
+        let unread = async {
+            self.socket.shutdown().await?;
+            let socket: &TcpStream = self.socket.as_ref();
+            let mut dropped = [0; 16 << 10];
+            loop {
+                socket.readable().await?;
+                match socket.try_read(&mut dropped) {
+                    Ok(0) => return Ok(()),
+                    Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+                    Ok(_) | Err(_) => {}
+                }
+            }
+        };
+        // However it ended: it is closed now.
+        let _: Result<io::Result<()>, _> = timeout(LINGER, unread).await;
     }
 
     /// Hands everything to the socket.
