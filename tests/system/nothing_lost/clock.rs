@@ -25,7 +25,7 @@ impl Clock {
         let (library, offset) = (stage.path("clock.so"), stage.path("clock"));
         let source = workspace().join("tests/system/nothing_lost/clock.c");
         let mut compiler = Command::new("cc");
-        compiler.args(["-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o"]);
+        compiler.args(["-shared", "-fPIC", "-O2", "-o"]);
         if Command::new("cc").arg("--version").output().is_err() {
             println!("there is no C compiler: the clock does not move in this run");
             return Ok(None);

@@ -251,11 +251,9 @@ pub(crate) fn decompress(
         "gzip" => Box::new(flate2::read::MultiGzDecoder::new(body.as_ref())),
         "zlib" | "deflate" => Box::new(flate2::read::ZlibDecoder::new(body.as_ref())),
         "zstd" => Box::new(zstd::stream::read::Decoder::new(body.as_ref()).map_err(broken)?),
-        // Older senders frame what they call snappy.
-        "snappy" | "x-snappy-framed" if body.starts_with(SNAPPY_FRAMES) => {
-            Box::new(snap::read::FrameDecoder::new(body.as_ref()))
-        }
-        "snappy" => return unsnap(&body, max_body),
+        // Older senders frame what they call snappy, and of nothing there are no frames.
+        "snappy" if !(body.is_empty() || body.starts_with(SNAPPY_FRAMES)) => return unsnap(&body, max_body),
+        "snappy" | "x-snappy-framed" => Box::new(snap::read::FrameDecoder::new(body.as_ref())),
         other => {
             let known = "supported: gzip, zstd, snappy, x-snappy-framed, deflate, zlib";
             return Err((
@@ -355,7 +353,17 @@ mod tests {
             assert_eq!(unpacked, text, "{name}");
             let (status, _) = decompress(&headers, body.into(), 4999).unwrap_err();
             assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "{name}");
+            assert!(
+                decompress(&headers, Bytes::new(), 0).unwrap().is_empty(),
+                "{name}"
+            );
         }
+        let headers = HeaderMap::from_iter([(
+            header::CONTENT_ENCODING,
+            HeaderValue::from_static("x-snappy-framed"),
+        )]);
+        let (_, said) = decompress(&headers, Bytes::from_static(b"no frames"), 5000).unwrap_err();
+        assert!(said.contains("cannot be decompressed"), "{said}");
     }
 
     #[test]
