@@ -121,8 +121,9 @@ impl Engine {
             let waits = wake.min(now() + idle).saturating_sub(now());
             tokio::select! {
                 () = self.shutdown.triggered() => return,
-                changes = self.discovery.changes() => {
+                mut changes = self.discovery.changes() => {
                     tokio::time::sleep(TOGETHER).await;
+                    changes.extend(self.discovery.changes_so_far());
                     self.take_groups(changes);
                 }
                 Some(said) = heard.recv() => {

@@ -96,7 +96,8 @@ pub(crate) async fn seek(
         said: None,
         sought,
     };
-    let every = seeker.sought.duration / 7;
+    // However long it lasts, one that is given back is seen soon.
+    let every = (seeker.sought.duration / 7).min(Duration::from_secs(2));
     loop {
         let found = tokio::select! {
             found = tokio::time::timeout(seeker.sought.duration / 2, seeker.attempt()) => found,

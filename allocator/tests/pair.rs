@@ -33,7 +33,7 @@ fn free_port() -> u16 {
 
 /// A document in a folder of its own, with the rest shared.
 fn start(shared: &Path, own: &str, cluster: &Arc<LocalCluster>, strategy: &str) -> Allocator {
-    start_with(shared, own, cluster, strategy, "")
+    start_with(shared, own, cluster, strategy, "6s", "")
 }
 
 fn start_with(
@@ -41,6 +41,7 @@ fn start_with(
     own: &str,
     cluster: &Arc<LocalCluster>,
     strategy: &str,
+    lasts: &str,
     further: &str,
 ) -> Allocator {
     let port = free_port();
@@ -48,7 +49,7 @@ fn start_with(
     let document = format!(
         "listen_addr: 127.0.0.1:{port}
 allocation_strategy: {strategy}
-karez: {{collectors_file: '{folder}/collectors.yaml', lease: allocators, lease_duration: 6s, settle: 10m, weighted: {{interval: 10m}}}}
+karez: {{collectors_file: '{folder}/collectors.yaml', lease: allocators, lease_duration: {lasts}, settle: 10m, weighted: {{interval: 10m}}}}
 config: {{scrape_configs: [{{job_name: a, file_sd_configs: [{{files: ['{folder}/*.json']}}]}}]}}
 {further}"
     );
@@ -304,14 +305,28 @@ async fn who_follows_passes_secrets_on_over_mutual_tls_only() {
         )
     };
     let ports = [free_port(), free_port()];
-    let mut first = start_with(path, "one.yaml", &cluster, "least-weighted", &https(ports[0]));
+    let mut first = start_with(
+        path,
+        "one.yaml",
+        &cluster,
+        "least-weighted",
+        "6s",
+        &https(ports[0]),
+    );
     until("the first leads", async || first.leads().await).await;
     // Only the leader's document has the job with the secret, so that it shows who answers.
     let document = std::fs::read_to_string(path.join("one.yaml")).expect("it was written");
     let secret = "basic_auth: {username: u, password: wonderland}, job_name: secret, static_configs: [{targets: ['s:1']}]";
     let document = document.replace("scrape_configs: [", &format!("scrape_configs: [{{{secret}}}, "));
     std::fs::write(path.join("one.yaml"), document).expect("the folder is ours");
-    let mut second = start_with(path, "two.yaml", &cluster, "least-weighted", &https(ports[1]));
+    let mut second = start_with(
+        path,
+        "two.yaml",
+        &cluster,
+        "least-weighted",
+        "6s",
+        &https(ports[1]),
+    );
     until("the second is ready", async || {
         second.get("/readyz").await.is_some()
     })
@@ -333,6 +348,40 @@ async fn who_follows_passes_secrets_on_over_mutual_tls_only() {
     assert_eq!(jobs["secret"]["basic_auth"]["password"], "wonderland");
     first.end().await;
     second.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_stopped_is_followed_at_once_however_long_the_lease_lasts() {
+    let cluster_folder = tempfile::tempdir().expect("there is room");
+    let folder = tempfile::tempdir().expect("there is room");
+    let cluster =
+        LocalCluster::open(LocalClusterOptions::new(cluster_folder.path())).expect("the folder is ours");
+    write(folder.path(), 0..20, &COLLECTORS);
+    let lasting = |own: &str| start_with(folder.path(), own, &cluster, "weighted", "2h", "");
+    let mut leader = lasting("one.yaml");
+    until("the first leads", async || leader.leads().await).await;
+    until("all are given", async || count(&leader.lists().await) == 20).await;
+    let before = leader.lists().await;
+    // As a rollout does it: the next is ready before the one before it ends.
+    for own in ["two.yaml", "three.yaml"] {
+        let next = lasting(own);
+        until("the next is ready", async || next.get("/readyz").await.is_some()).await;
+        let ending = tokio::spawn(leader.end());
+        until("the next leads", async || {
+            let meanwhile = next.lists().await;
+            let same = |name: &str| meanwhile[name].0 == before[name].0;
+            assert!(
+                COLLECTORS.into_iter().all(same),
+                "{meanwhile:?} is not {before:?}"
+            );
+            next.leads().await
+        })
+        .await;
+        ending.await.expect("the one before ends");
+        assert_eq!(next.lists().await, before);
+        leader = next;
+    }
+    leader.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

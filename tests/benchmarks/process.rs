@@ -1,7 +1,7 @@
 //! Child processes: ended with their value, and what they cost.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, ensure};
@@ -12,17 +12,39 @@ const TICKS: f64 = 100.0;
 /// A program in the background with its log. Ended when dropped.
 pub(crate) struct Process {
     child: Child,
+    log: PathBuf,
 }
+
+/// So many lines of its log are shown of a program that has ended.
+const LAST_LINES: usize = 20;
 
 impl Process {
     /// Starts it; what it prints goes to a file.
     pub(crate) fn start(mut command: Command, log: &Path) -> anyhow::Result<Self> {
-        let log = fs::File::create(log)?;
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let file = fs::File::create(log)?;
+        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         let child = command
             .spawn()
             .with_context(|| format!("{}", command.get_program().display()))?;
-        Ok(Self { child })
+        Ok(Self {
+            child,
+            log: log.to_owned(),
+        })
+    }
+
+    /// Fails with the last lines that it printed when it has ended, so that nobody waits for it.
+    pub(crate) fn runs(&self) -> anyhow::Result<()> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+        let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
+        let text = fs::read(&self.log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<&str> = text.lines().collect();
+        let last = lines[lines.len().saturating_sub(LAST_LINES)..].join("\n");
+        ensure!(
+            !matches!(state, None | Some('Z' | 'X')),
+            "the program under test has ended; it said last:\n{last}"
+        );
+        Ok(())
     }
 
     /// It and its descendants.
@@ -89,7 +111,8 @@ impl Drop for Process {
     }
 }
 
-fn cpu_seconds(pid: u32) -> f64 {
+/// CPU seconds that a process has used.
+pub(crate) fn cpu_seconds(pid: u32) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The name in parentheses may hold anything; after it come state, …, utime and stime as fields 14 and 15.
     let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();

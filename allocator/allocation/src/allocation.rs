@@ -356,8 +356,8 @@ impl Allocation {
         let Some(known) = self.jobs.get(job) else {
             return Box::default();
         };
-        let (config, weight) = (known.config.clone(), known.usual_weight());
-        let mut assembler = Assembler::new(&config);
+        let (config, defaults, weight) = (known.config.clone(), known.defaults.clone(), known.usual_weight());
+        let mut assembler = Assembler::with_defaults(&config, defaults);
         let hash = group.labels.hash64();
         let mut slots = Vec::with_capacity(group.targets.len());
         for ((index, target), place) in (0u32..).zip(&group.targets).zip(places) {

@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use karez_scrape_config::ScrapeConfig;
+use karez_scrape_config::{Labels, ScrapeConfig, defaults};
 
 /// A job that is known.
 #[derive(Debug)]
 pub(crate) struct KnownJob {
     pub(crate) config: Arc<ScrapeConfig>,
+    /// Labels that its targets have unless they say otherwise.
+    pub(crate) defaults: Labels,
     /// Discovery that finds targets for it.
     pub(crate) providers: Vec<usize>,
     /// Targets it has.
@@ -77,6 +79,7 @@ impl Jobs {
         let (targets, known) = self.get(job).map_or((0, (0, 0)), |old| (old.targets, old.known));
         if let Some(place) = self.jobs.get_mut(job as usize) {
             *place = Some(KnownJob {
+                defaults: defaults(&config),
                 config,
                 providers,
                 targets,

@@ -52,6 +52,7 @@ fn seen(collector: karez_allocation::Collector) -> Seen {
         name: collector.name,
         node,
         unready: None,
+        runs: true,
         ending: false,
     }
 }

@@ -116,6 +116,7 @@ fn seen(pod: &Pod) -> Seen {
             .and_then(|spec| spec.node_name.clone())
             .unwrap_or_default(),
         unready: unready.map(|since| since.map_or_else(crate::shared::now, since_epoch)),
+        runs: phase == "Running",
         ending: pod.metadata.deletion_timestamp.is_some(),
     }
 }

@@ -59,8 +59,16 @@ fn merged(held: &Held<'_>, mut put: impl FnMut(&str, &str)) {
     }
 }
 
-/// A text as JSON has it.
+/// A text as JSON has it. Nearly all stand there as they are, and a list of a collector is megabytes of them.
 pub(crate) fn text(text: &str, out: &mut Vec<u8>) {
+    let special = |found, byte: &u8| found | (*byte < 0x20) | (*byte == b'"') | (*byte == b'\\');
+    if !text.as_bytes().iter().fold(false, special) {
+        out.reserve(text.len() + 2);
+        out.push(b'"');
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+        return;
+    }
     // Writing a text to memory does not fail.
     let _ = text.serialize(&mut Serializer::with_formatter(out, CompactFormatter));
 }
@@ -118,6 +126,27 @@ mod tests {
     use karez_scrape::config::Labels;
 
     use super::*;
+
+    #[test]
+    fn texts_are_written_as_json_has_them() {
+        for given in [
+            "",
+            "plain",
+            "Grüße",
+            "\"",
+            "back\\slash",
+            "a\nb",
+            "\u{7f}",
+            "x\u{1}",
+        ] {
+            let mut out = Vec::new();
+            text(given, &mut out);
+            assert_eq!(
+                String::from_utf8(out).unwrap(),
+                serde_json::to_string(given).unwrap()
+            );
+        }
+    }
 
     #[test]
     fn a_targets_own_labels_count_first() {

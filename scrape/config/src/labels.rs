@@ -1,7 +1,8 @@
 //! Label sets: compact, sorted, immutable; and the builder that changes them.
 //!
-//! A million targets are held at once, so a set is one allocation: for each label, by name, a code of a well-known name
-//! (or 0 and the name itself) and the value, with lengths in bytes below 128, which keeps the whole a `str`.
+//! A million targets are held at once, so a set is one allocation: for each label, by name, a code of a well-known name,
+//! or the number of one that was learned, or 0 and the name itself; and the value. Lengths and numbers are in bytes below
+//! 128, which keeps the whole a `str`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use xxhash_rust::xxh64::Xxh64;
 
-use crate::names::{NAMES, code_of};
+use crate::names::{NAMES, code_of, learn, learned};
 
 /// Labels that start so are internal: they do not become labels of series.
 pub const RESERVED_PREFIX: &str = "__";
@@ -54,21 +55,56 @@ impl Labels {
         let mut text = String::with_capacity(pairs.iter().map(|(_, value)| value.len() + 8).sum());
         for (index, (name, value)) in pairs.iter().enumerate() {
             let replaced = pairs.get(index + 1).is_some_and(|(next, _)| next == name);
-            if replaced || value.is_empty() || name.is_empty() {
-                continue;
+            if !replaced {
+                put(&mut text, name, value);
             }
-            match code_of(name) {
-                Some(code) => text.push(char::from(code)),
-                None => {
-                    text.push('\0');
-                    put_length(&mut text, name.len());
-                    text.push_str(name);
-                }
-            }
-            put_length(&mut text, value.len());
-            text.push_str(value);
         }
         Labels(text.into())
+    }
+
+    /// What several sets and some more labels say together. Of several labels with one name the last counts; that of
+    /// `more` before all. What is written in a set already is copied as it is.
+    pub fn merged<'a>(sets: impl IntoIterator<Item = &'a Labels>, more: &[(&'a str, &'a str)]) -> Self {
+        let mut entries: Vec<(&str, Piece<'_>)> = Vec::with_capacity(64);
+        for set in sets {
+            entries.extend(set.pieces().map(|(name, piece)| (name, Piece::Written(piece))));
+        }
+        entries.extend(more.iter().map(|(name, value)| (*name, Piece::Value(value))));
+        // A stable sort, and a quick one, as the sets are sorted.
+        entries.sort_by_key(|(name, _)| *name);
+        let mut text = String::with_capacity(entries.iter().map(|(_, piece)| piece.room()).sum());
+        for (index, (name, piece)) in entries.iter().enumerate() {
+            if entries.get(index + 1).is_some_and(|(next, _)| next == name) {
+                continue;
+            }
+            match piece {
+                Piece::Written(piece) => text.push_str(piece),
+                Piece::Value(value) => put(&mut text, name, value),
+            }
+        }
+        Labels(text.into())
+    }
+
+    /// The labels whose names are wanted; the same set when all are.
+    fn filtered(&self, wanted: impl Fn(&str) -> bool) -> Self {
+        let mut text = String::new();
+        for (_, piece) in self.pieces().filter(|(name, _)| wanted(name)) {
+            text.push_str(piece);
+        }
+        match text.len() == self.0.len() {
+            true => self.clone(),
+            false => Labels(text.into()),
+        }
+    }
+
+    /// Each label's name and how it is written here.
+    fn pieces(&self) -> impl Iterator<Item = (&str, &str)> {
+        let mut iter = self.iter();
+        std::iter::from_fn(move || {
+            let before = iter.rest;
+            let (name, _) = iter.next()?;
+            Some((name, &before[..before.len() - iter.rest.len()]))
+        })
     }
 
     /// The labels, by name.
@@ -116,6 +152,59 @@ impl Labels {
     }
 }
 
+/// A label that goes into a set.
+enum Piece<'a> {
+    /// As another set has it written.
+    Written(&'a str),
+    /// Its value.
+    Value(&'a str),
+}
+
+impl Piece<'_> {
+    fn room(&self) -> usize {
+        match self {
+            Piece::Written(piece) => piece.len(),
+            Piece::Value(value) => value.len() + 40,
+        }
+    }
+}
+
+/// Writes a label; one without name or value is not there.
+fn put(text: &mut String, name: &str, value: &str) {
+    if value.is_empty() || name.is_empty() {
+        return;
+    }
+    match code_of(name) {
+        Some(code) => text.push(char::from(code)),
+        None => match learn(name) {
+            Some(number) => {
+                text.push(LEARNED);
+                text.push(char::from((number & 127) as u8));
+                text.push(char::from((number >> 7) as u8 & 127));
+            }
+            None => {
+                text.push('\0');
+                put_length(text, name.len());
+                text.push_str(name);
+            }
+        },
+    }
+    put_length(text, value.len());
+    text.push_str(value);
+}
+
+/// Stands before the number of a learned name.
+const LEARNED: char = '\u{7f}';
+
+fn take_number(text: &mut &str) -> u16 {
+    let number = match text.as_bytes() {
+        [low, high, ..] => u16::from(*low) | u16::from(*high) << 7,
+        _ => u16::MAX,
+    };
+    *text = text.get(2..).unwrap_or_default();
+    number
+}
+
 fn put_length(text: &mut String, length: usize) {
     let mut rest = length;
     while rest >= 64 {
@@ -159,6 +248,7 @@ impl<'a> Iterator for Iter<'a> {
         self.rest = &self.rest[1..];
         let name = match code {
             0 => take_text(&mut self.rest),
+            0x7f => learned(take_number(&mut self.rest)),
             code => NAMES[usize::from(code) - 1],
         };
         Some((name, take_text(&mut self.rest)))
@@ -302,11 +392,7 @@ impl Builder {
     /// Takes away every label that is not wanted.
     pub fn retain(&mut self, wanted: impl Fn(&str) -> bool) {
         self.added.retain(|(name, _)| wanted(name));
-        for (name, _) in self.base.iter().filter(|(name, _)| !wanted(name)) {
-            if !self.removed.iter().any(|other| other == name) {
-                self.removed.push(name.to_owned());
-            }
-        }
+        self.base = self.base.filtered(wanted);
     }
 
     /// The set as it is now.
@@ -350,6 +436,7 @@ mod tests {
     fn name() -> impl Strategy<Value = String> {
         prop_oneof![
             "[a-c]{0,2}",
+            "__meta_[a-c]{0,2}",
             (0..NAMES.len()).prop_map(|index| NAMES[index].to_owned()),
             "\\PC{1,100}",
         ]
@@ -376,6 +463,19 @@ mod tests {
             }
             let labels = builder.labels();
             prop_assert!(labels.iter().eq(model.iter().map(|(n, v)| (n.as_str(), v.as_str()))));
+            let (half, rest): (Vec<_>, Vec<_>) = first.iter().partition(|(name, _)| name.len() % 2 == 0);
+            let set = |pairs: &[&(String, String)]| Labels::of(pairs.iter().map(|(n, v)| (n.as_str(), v.as_str())));
+            let more: Vec<(&str, &str)> = changes
+                .iter()
+                .filter(|(name, value)| !name.is_empty() && !value.is_empty())
+                .map(|(n, v)| (n.as_str(), v.as_str()))
+                .collect();
+            let merged = Labels::merged([&set(&half), &set(&rest)], &more);
+            let mut expected: BTreeMap<&str, &str> =
+                first.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+            expected.extend(more.iter().copied());
+            expected.retain(|name, value| !name.is_empty() && !value.is_empty());
+            prop_assert!(merged.iter().eq(expected.iter().map(|(n, v)| (*n, *v))));
             builder.retain(|name| name.len() > 3);
             model.retain(|name, _| name.len() > 3);
             prop_assert!(builder.labels().iter().eq(model.iter().map(|(n, v)| (n.as_str(), v.as_str()))));

@@ -20,4 +20,4 @@ pub use discovery::DiscoveryConfig;
 pub use document::{Options, ScrapeConfig, read};
 pub use http::HttpConfig;
 pub use labels::Labels;
-pub use target::{Assembler, Fate, Group, Target};
+pub use target::{Assembler, Fate, Group, Target, defaults};

@@ -72,30 +72,41 @@ pub enum TargetError {
     },
 }
 
+/// Labels that a job's targets have unless they say otherwise.
+pub fn defaults(config: &ScrapeConfig) -> Labels {
+    let (interval, timeout) = (format_duration(config.interval), format_duration(config.timeout));
+    let own = [
+        (JOB, config.job_name.as_str()),
+        (SCRAPE_INTERVAL, &interval),
+        (SCRAPE_TIMEOUT, &timeout),
+        (METRICS_PATH, &config.metrics_path),
+        (SCHEME, &config.scheme),
+    ];
+    let first = |(name, values): (&String, &Vec<String>)| {
+        Some((format!("{PARAM_PREFIX}{name}"), values.first()?.clone()))
+    };
+    let params: Vec<(String, String)> = config.params.iter().filter_map(first).collect();
+    let params = params.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    Labels::of(own.into_iter().chain(params))
+}
+
 /// Puts targets of one job together. Kept, so that its memory is used again.
 #[derive(Debug)]
 pub struct Assembler<'a> {
     config: &'a ScrapeConfig,
     /// Labels that a target has unless it says otherwise.
-    defaults: Vec<(String, String)>,
+    defaults: Labels,
     builder: Builder,
 }
 
 impl<'a> Assembler<'a> {
     /// For the targets of a job.
     pub fn new(config: &'a ScrapeConfig) -> Self {
-        let mut defaults = vec![
-            (JOB.to_owned(), config.job_name.clone()),
-            (SCRAPE_INTERVAL.to_owned(), format_duration(config.interval)),
-            (SCRAPE_TIMEOUT.to_owned(), format_duration(config.timeout)),
-            (METRICS_PATH.to_owned(), config.metrics_path.clone()),
-            (SCHEME.to_owned(), config.scheme.clone()),
-        ];
-        for (name, values) in &config.params {
-            if let Some(first) = values.first() {
-                defaults.push((format!("{PARAM_PREFIX}{name}"), first.clone()));
-            }
-        }
+        Self::with_defaults(config, defaults(config))
+    }
+
+    /// The same, with its [`defaults`] made before.
+    pub fn with_defaults(config: &'a ScrapeConfig, defaults: Labels) -> Self {
         Assembler {
             config,
             defaults,
@@ -110,15 +121,8 @@ impl<'a> Assembler<'a> {
     }
 
     fn collect(&mut self, group: &Group, target: &Labels) {
-        self.builder.reset(group.labels.clone());
-        for (name, value) in target {
-            self.builder.set(name, value);
-        }
-        for (name, value) in &self.defaults {
-            if self.builder.get(name).is_empty() {
-                self.builder.set(name, value);
-            }
-        }
+        let sets = [&self.defaults, &group.labels, target];
+        self.builder.reset(Labels::merged(sets, &[]));
     }
 
     /// Relabels a discovered target and says what became of it.

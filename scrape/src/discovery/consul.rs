@@ -11,7 +11,7 @@ use karez_scrape_config::labels::{ADDRESS, Labels};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::kubernetes::objects::sanitize;
+use super::kubernetes::sanitize;
 use super::{Given, Health, Sink, ticks};
 use crate::client::Client;
 

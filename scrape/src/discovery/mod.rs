@@ -22,8 +22,6 @@ use karez_scrape_config::{DiscoveryConfig, Group, ScrapeConfig};
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
 
-pub use kubernetes::objects;
-
 /// A group that is new, other than before, or gone.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Change {
@@ -184,17 +182,23 @@ impl Discovery {
     /// Waits until something has changed and gives all of it. May be cancelled without loss.
     pub async fn changes(&self) -> Vec<Change> {
         loop {
-            let found = std::mem::take(&mut *self.shared.waiting());
+            let found = self.changes_so_far();
             if !found.is_empty() {
-                let change = |((provider, source), group)| Change {
-                    provider,
-                    source,
-                    group,
-                };
-                return found.into_iter().map(change).collect();
+                return found;
             }
             self.shared.changed.notified().await;
         }
+    }
+
+    /// All that has changed by now, without waiting.
+    pub fn changes_so_far(&self) -> Vec<Change> {
+        let found = std::mem::take(&mut *self.shared.waiting());
+        let change = |((provider, source), group)| Change {
+            provider,
+            source,
+            group,
+        };
+        found.into_iter().map(change).collect()
     }
 }
 

@@ -1,36 +1,40 @@
 //! `kubernetes_sd_configs`: objects are watched, each is a group.
 //!
 //! ```text
-//! watch of the role's objects ──┐                               ┌─▶ objects (pure) ─▶ Group ─▶ Sink
-//! watches of Services, Pods, …  ┴▶ stores, who refers to whom ──┘
+//! watch of the role's objects ──┐                                     ┌─▶ Group ─▶ Sink
+//! watches of Services, Pods, …  ┴▶ what is known, who refers to whom ─┘
 //! ```
 //!
 //! Nothing is given before every watch has told what there is, as a group without its Pods' labels is a wrong group.
+//! What changes at about the same time changes each group that it concerns once.
 
 mod client;
-pub mod objects;
-mod slim;
-mod store;
+mod objects;
+mod raw;
+mod set;
+mod watch;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
-use futures::stream::{BoxStream, SelectAll};
-use futures::{Stream, StreamExt};
-use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::networking::v1::Ingress;
 use karez_scrape_config::Group;
 use karez_scrape_config::discovery::{KubernetesDiscovery, Role};
-use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt, watcher as watch};
-use kube::{Api, Client, ResourceExt};
-use serde::de::DeserializeOwned;
+use karez_scrape_config::labels::{ADDRESS, Labels};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
 
 use super::{Context, Health, Sink};
-use objects::Others;
-use slim::Slim;
-use store::{Key, Store};
+use objects::{Behind, End, EndPort, Ends, Facts, Key, Part};
+use watch::{Kind, Told, Watch};
+
+pub(super) use set::sanitize;
+
+/// What is told within this time is taken together.
+const TOGETHER: Duration = Duration::from_millis(10);
+/// Pages that wait to be taken, at most.
+const WAITING: usize = 4;
 
 pub(super) async fn run(config: KubernetesDiscovery, sink: Sink, cx: Context) {
     let mut health = Health::default();
@@ -39,7 +43,7 @@ pub(super) async fn run(config: KubernetesDiscovery, sink: Sink, cx: Context) {
             Ok(client) => break client,
             Err(error) => health.failed(&sink, "kubernetes", &error),
         }
-        tokio::time::sleep(std::time::Duration::from_secs(10)).await;
+        tokio::time::sleep(Duration::from_secs(10)).await;
     };
     let mut namespaces = config.namespaces.clone();
     if config.own_namespace {
@@ -50,463 +54,411 @@ pub(super) async fn run(config: KubernetesDiscovery, sink: Sink, cx: Context) {
     }
     namespaces.sort();
     namespaces.dedup();
-    let mut watcher = Watcher::new(&config, client, namespaces);
-    watcher.follow(&sink, &mut health).await;
+    let watches = watches(&config, &client, &namespaces);
+    let (tell, mut told) = mpsc::channel(WAITING);
+    // Dropped, the watches end.
+    let mut tasks = JoinSet::new();
+    for (number, watch) in watches.iter().enumerate() {
+        tasks.spawn(watch.clone().run(number, tell.clone()));
+    }
+    drop(tell);
+    let mut known = Known::new(&config, &watches);
+    while let Some((number, first)) = told.recv().await {
+        let until = Instant::now() + TOGETHER;
+        known.hear(number, first, &sink, &mut health);
+        while let Ok(Some((number, more))) = timeout_at(until, told.recv()).await {
+            known.hear(number, more, &sink, &mut health);
+        }
+        known.give(&sink);
+    }
 }
 
-/// What a watch tells. A moment's value, never kept: boxing each event would cost more than the room it takes.
-#[allow(clippy::large_enum_variant)]
-enum Told {
-    Node(Event<Node>),
-    Pod(Event<Pod>),
-    Service(Event<Service>),
-    Endpoints(Event<Endpoints>),
-    Slice(Event<EndpointSlice>),
-    Ingress(Event<Ingress>),
-    Namespace(Event<Namespace>),
-}
-
-/// An object that another's group takes labels from.
-#[derive(Clone, PartialEq, Eq, Hash)]
-enum Reference {
-    Service(Key),
-    Pod(Key),
-    Node(String),
-    Namespace(String),
-}
-
-type Heard = (usize, Result<Told, watcher::Error>);
-
-struct Watcher {
-    role: Role,
-    streams: SelectAll<BoxStream<'static, Heard>>,
-    /// The namespace of each watch; empty for all.
-    scopes: Vec<String>,
-    /// Watches that have not told yet what there is, where groups depend on several.
-    silent: HashSet<usize>,
-    /// Watches that have not told yet what there is.
-    untold: HashSet<usize>,
-    nodes: Store<Node>,
-    pods: Store<Pod>,
-    services: Store<Service>,
-    endpoints: Store<Endpoints>,
-    slices: Store<EndpointSlice>,
-    ingresses: Store<Ingress>,
-    namespaces: Store<Namespace>,
-    referring: HashMap<Reference, HashSet<Key>>,
-    referred: HashMap<Key, Vec<Reference>>,
-}
-
-impl Watcher {
-    fn new(config: &KubernetesDiscovery, client: Client, namespaces: Vec<String>) -> Self {
-        let role = config.role;
-        let mixed = matches!(role, Role::Endpoints | Role::EndpointSlice);
-        let attached = config.attach_node || config.attach_namespace;
-        let mut this = Watcher {
-            role,
-            streams: SelectAll::new(),
-            scopes: Vec::new(),
-            silent: HashSet::new(),
-            untold: HashSet::new(),
-            nodes: Store::new(config.attach_node),
-            pods: Store::new(mixed || attached),
-            services: Store::new(mixed || attached),
-            endpoints: Store::new(true),
-            slices: Store::new(true),
-            ingresses: Store::new(attached),
-            namespaces: Store::new(config.attach_namespace),
-            referring: HashMap::new(),
-            referred: HashMap::new(),
-        };
-        let selector = |role: Role| {
-            let mut watch = watcher::Config::default();
-            if let Some(selector) = config.selectors.iter().find(|selector| selector.role == role) {
-                if !selector.label.is_empty() {
-                    watch = watch.labels(&selector.label);
-                }
-                if !selector.field.is_empty() {
-                    watch = watch.fields(&selector.field);
-                }
-            }
-            watch
-        };
-        for namespace in &namespaces {
-            let scope = Scope {
-                client: client.clone(),
-                namespace: namespace.clone(),
-            };
-            match role {
-                Role::Node => {}
-                Role::Pod => this.watch(&scope, scope.api(), selector(role), Told::Pod),
-                Role::Service => this.watch(&scope, scope.api(), selector(role), Told::Service),
-                Role::Ingress => this.watch(&scope, scope.api(), selector(role), Told::Ingress),
-                Role::Endpoints => this.watch(&scope, scope.api(), selector(role), Told::Endpoints),
-                Role::EndpointSlice => this.watch(&scope, scope.api(), selector(role), Told::Slice),
-            }
-            if mixed {
-                this.watch(&scope, scope.api(), selector(Role::Service), Told::Service);
-                this.watch(&scope, scope.api(), selector(Role::Pod), Told::Pod);
-            }
-        }
-        let all = Scope {
-            client: client.clone(),
-            namespace: String::new(),
-        };
-        if role == Role::Node || config.attach_node {
-            this.watch(&all, Api::all(client.clone()), selector(Role::Node), Told::Node);
-        }
-        if config.attach_namespace && role != Role::Node {
-            this.watch(
-                &all,
-                Api::all(client),
-                watcher::Config::default(),
-                Told::Namespace,
-            );
-        }
-        if role == Role::Node || !(mixed || attached) {
-            // No group depends on another watch.
-            this.silent.clear();
-        }
-        this
-    }
-
-    fn watch<K>(&mut self, scope: &Scope, api: Api<K>, config: watcher::Config, told: fn(Event<K>) -> Told)
-    where
-        K: kube::Resource + ResourceExt + Slim + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
-    {
-        let number = self.scopes.len();
-        self.scopes.push(scope.namespace.clone());
-        self.silent.insert(number);
-        self.untold.insert(number);
-        self.streams.push(heard(number, api, config, told).boxed());
-    }
-
-    async fn follow(&mut self, sink: &Sink, health: &mut Health) {
-        while let Some((number, heard)) = self.streams.next().await {
-            match heard {
-                Ok(told) => {
-                    health.works(sink, "kubernetes");
-                    let done = is_list_end(&told);
-                    let all = done && self.silent.remove(&number) && self.silent.is_empty();
-                    let mut changed = self.take(number, told);
-                    if all {
-                        changed = self.primaries();
-                    }
-                    if self.silent.is_empty() {
-                        changed
-                            .into_iter()
-                            .for_each(|(key, group)| self.give(sink, &key, group));
-                    }
-                    if done && self.untold.remove(&number) && self.untold.is_empty() {
-                        sink.told();
-                    }
-                }
-                Err(error) => health.failed(sink, "kubernetes", &error),
-            }
-        }
-    }
-
-    /// Takes an event; the groups that it changes.
-    fn take(&mut self, number: usize, told: Told) -> Vec<(Key, Option<Group>)> {
-        let scope = self.scopes[number].clone();
-        let mut changed = Vec::new();
-        match told {
-            Told::Node(event) => changed = self.node(number, &scope, event),
-            Told::Namespace(event) => {
-                for (key, _) in self.namespaces.apply(number, &scope, event) {
-                    changed.extend(self.referring(&Reference::Namespace(key.1)));
-                }
-            }
-            Told::Pod(event) => {
-                for (key, pod) in self.pods.apply(number, &scope, event) {
-                    match self.role {
-                        Role::Pod => changed.push(self.pod(key, pod)),
-                        _ => changed.extend(self.referring(&Reference::Pod(key))),
-                    }
-                }
-            }
-            Told::Service(event) => {
-                for (key, service) in self.services.apply(number, &scope, event) {
-                    match self.role {
-                        Role::Service => changed.push(self.service(key, service)),
-                        _ => changed.extend(self.referring(&Reference::Service(key))),
-                    }
-                }
-            }
-            Told::Ingress(event) => {
-                for (key, ingress) in self.ingresses.apply(number, &scope, event) {
-                    self.refers(&key, vec![Reference::Namespace(key.0.clone())], ingress.is_some());
-                    let group = ingress.map(|ingress| objects::ingress(&ingress, self));
-                    changed.push((key, group));
-                }
-            }
-            Told::Endpoints(event) => {
-                for (key, endpoints) in self.endpoints.apply(number, &scope, event) {
-                    changed.push(self.endpoints(key, endpoints));
-                }
-            }
-            Told::Slice(event) => {
-                for (key, slice) in self.slices.apply(number, &scope, event) {
-                    changed.push(self.slice(key, slice));
-                }
-            }
-        }
-        changed
-    }
-
-    fn node(&mut self, number: usize, scope: &str, event: Event<Node>) -> Vec<(Key, Option<Group>)> {
-        let old = match &event {
-            Event::Apply(node) => self.nodes.get("", &node.name_any()),
-            _ => None,
-        };
-        let mut changed = Vec::new();
-        for (key, node) in self.nodes.apply(number, scope, event) {
-            if self.role == Role::Node {
-                let group = node.map(|node| objects::node(&node).unwrap_or_default());
-                changed.push((key, group));
-                continue;
-            }
-            // A Node reports on itself all the time; only its labels concern others.
-            let both = old.as_ref().zip(node.as_ref());
-            if !both.is_some_and(|(old, node)| same_labels(&old.metadata, &node.metadata)) {
-                changed.extend(self.referring(&Reference::Node(key.1)));
-            }
-        }
-        changed
-    }
-
-    fn pod(&mut self, key: Key, pod: Option<Arc<Pod>>) -> (Key, Option<Group>) {
-        let mut references = vec![Reference::Namespace(key.0.clone())];
-        let node = pod.as_ref().and_then(|pod| pod.spec.as_ref()?.node_name.clone());
-        references.extend(node.map(Reference::Node));
-        self.refers(&key, references, pod.is_some());
-        let group = pod.map(|pod| objects::pod(&pod, self));
-        (key, group)
-    }
-
-    fn service(&mut self, key: Key, service: Option<Arc<Service>>) -> (Key, Option<Group>) {
-        self.refers(&key, vec![Reference::Namespace(key.0.clone())], service.is_some());
-        let group = service.map(|service| objects::service(&service, self));
-        (key, group)
-    }
-
-    fn endpoints(&mut self, key: Key, endpoints: Option<Arc<Endpoints>>) -> (Key, Option<Group>) {
-        let mut references = vec![
-            Reference::Namespace(key.0.clone()),
-            Reference::Service(key.clone()),
-        ];
-        let subsets = endpoints
+/// What has to be watched.
+fn watches(config: &KubernetesDiscovery, client: &kube::Client, namespaces: &[String]) -> Vec<Watch> {
+    let watch = |kind: Kind, role: Option<Role>, namespace: &str, primary: bool| {
+        let selector = config
+            .selectors
             .iter()
-            .flat_map(|endpoints| endpoints.subsets.iter().flatten());
-        for address in subsets.flat_map(|s| {
-            s.addresses
-                .iter()
-                .flatten()
-                .chain(s.not_ready_addresses.iter().flatten())
-        }) {
-            references.extend(address.target_ref.as_ref().and_then(|r| refers_to(r, &key.0)));
-            references.extend(address.node_name.clone().map(Reference::Node));
+            .find(|selector| Some(selector.role) == role);
+        let (labels, fields) = selector.map_or_else(Default::default, |selector| {
+            (selector.label.clone(), selector.field.clone())
+        });
+        Watch {
+            client: client.clone(),
+            kind,
+            primary,
+            namespace: namespace.to_owned(),
+            labels,
+            fields,
+            attach_node: config.attach_node,
+            attach_namespace: config.attach_namespace && config.role != Role::Node,
         }
-        self.refers(&key, references, endpoints.is_some());
-        let group = endpoints.map(|endpoints| objects::endpoints(&endpoints, self));
-        (key, group)
+    };
+    let mut all = Vec::new();
+    let kind = kind_of(config.role);
+    for namespace in namespaces.iter().filter(|_| config.role != Role::Node) {
+        all.push(watch(kind, Some(config.role), namespace, true));
+        if matches!(config.role, Role::Endpoints | Role::EndpointSlice) {
+            all.push(watch(Kind::Service, Some(Role::Service), namespace, false));
+            all.push(watch(Kind::Pod, Some(Role::Pod), namespace, false));
+        }
+    }
+    if config.role == Role::Node || config.attach_node {
+        all.push(watch(Kind::Node, Some(Role::Node), "", config.role == Role::Node));
+    }
+    if config.attach_namespace && config.role != Role::Node {
+        all.push(watch(Kind::Namespace, None, "", false));
+    }
+    all
+}
+
+fn kind_of(role: Role) -> Kind {
+    match role {
+        Role::Node => Kind::Node,
+        Role::Pod => Kind::Pod,
+        Role::Service => Kind::Service,
+        Role::Endpoints => Kind::Endpoints,
+        Role::EndpointSlice => Kind::Slice,
+        Role::Ingress => Kind::Ingress,
+    }
+}
+
+/// What is known of an object.
+#[derive(Default)]
+struct Entry {
+    /// Whether it is there. What is only referred to may come.
+    there: bool,
+    facts: Option<Facts>,
+    /// Groups that take labels from it.
+    referring: Vec<Key>,
+}
+
+/// How one watch stands.
+struct Standing {
+    primary: bool,
+    /// What the keys of its objects begin with.
+    prefix: String,
+    /// Whether it has ever begun to tell what there is, and ended.
+    begun: bool,
+    ended: bool,
+    /// What it has told since it began again.
+    listed: Option<HashSet<Key>>,
+}
+
+/// All that is known, and the groups that are to be made of it.
+struct Known {
+    watches: Vec<Standing>,
+    /// Whether groups depend on more than their own object.
+    mixed: bool,
+    /// `None` for an object of which nothing is kept and that nobody refers to: there are many.
+    objects: HashMap<Key, Option<Box<Entry>>>,
+    /// Groups that are to be given, in the order of their names.
+    changed: HashSet<Key>,
+    /// Groups that depend on nothing, made already.
+    ready: Vec<(Key, Group)>,
+    told: bool,
+}
+
+impl Known {
+    fn new(config: &KubernetesDiscovery, watches: &[Watch]) -> Self {
+        let standing = |watch: &Watch| Standing {
+            primary: watch.primary,
+            prefix: match watch.namespace.is_empty() {
+                true => format!("{}/", watch.kind.name()),
+                false => format!("{}/{}/", watch.kind.name(), watch.namespace),
+            },
+            begun: false,
+            ended: false,
+            listed: None,
+        };
+        let attached = (config.attach_node || config.attach_namespace) && config.role != Role::Node;
+        Known {
+            watches: watches.iter().map(standing).collect(),
+            mixed: attached || matches!(config.role, Role::Endpoints | Role::EndpointSlice),
+            objects: HashMap::new(),
+            changed: HashSet::new(),
+            ready: Vec::new(),
+            told: false,
+        }
     }
 
-    fn slice(&mut self, key: Key, slice: Option<Arc<EndpointSlice>>) -> (Key, Option<Group>) {
-        let mut references = vec![Reference::Namespace(key.0.clone())];
-        if let Some(slice) = &slice {
-            let service = objects::service_of(slice).map(|service| (key.0.clone(), service.to_owned()));
-            references.extend(service.map(Reference::Service));
-            for endpoint in &slice.endpoints {
-                references.extend(endpoint.target_ref.as_ref().and_then(|r| refers_to(r, &key.0)));
-                references.extend(endpoint.node_name.clone().map(Reference::Node));
+    fn hear(&mut self, number: usize, told: Told, sink: &Sink, health: &mut Health) {
+        if let Told::Failed(error) = told {
+            return health.failed(sink, "kubernetes", &error);
+        }
+        health.works(sink, "kubernetes");
+        let watch = &mut self.watches[number];
+        match told {
+            Told::Begins => {
+                watch.listed = watch.begun.then(HashSet::new);
+                watch.begun = true;
             }
-        }
-        self.refers(&key, references, slice.is_some());
-        let group = slice.map(|slice| objects::endpoint_slice(&slice, self));
-        (key, group)
-    }
-
-    /// Notes whose labels a group takes.
-    fn refers(&mut self, key: &Key, references: Vec<Reference>, there: bool) {
-        for old in self.referred.remove(key).unwrap_or_default() {
-            if let Some(referring) = self.referring.get_mut(&old) {
-                referring.remove(key);
-                if referring.is_empty() {
-                    self.referring.remove(&old);
+            Told::Objects(objects) => {
+                let primary = watch.primary;
+                if let Some(listed) = &mut watch.listed {
+                    listed.extend(objects.iter().map(|(key, _)| key.clone()));
+                }
+                for (key, facts) in objects {
+                    match facts {
+                        Some(facts) => self.put(key, facts, primary),
+                        None => self.remove(&key, primary),
+                    }
                 }
             }
+            Told::Ends => {
+                watch.ended = true;
+                if let Some(listed) = watch.listed.take() {
+                    self.keep(number, &listed);
+                }
+            }
+            Told::Failed(_) => {}
         }
-        if !there {
+    }
+
+    /// Of a watch's objects only these are there.
+    fn keep(&mut self, number: usize, listed: &HashSet<Key>) {
+        let watch = &self.watches[number];
+        let (primary, prefix) = (watch.primary, watch.prefix.as_str());
+        let there = |entry: &Option<Box<Entry>>| entry.as_ref().is_none_or(|entry| entry.there);
+        let mine = self
+            .objects
+            .iter()
+            .filter(|(key, entry)| key.starts_with(prefix) && there(entry));
+        let gone: Vec<Key> = mine
+            .map(|(key, _)| key.clone())
+            .filter(|key| !listed.contains(key))
+            .collect();
+        for key in gone {
+            self.remove(&key, primary);
+        }
+    }
+
+    /// An object is there, so.
+    fn put(&mut self, key: Key, mut facts: Facts, primary: bool) {
+        if let (Facts::Group(part), false) = (&mut facts, self.mixed) {
+            let key = match self.objects.get_key_value(&key) {
+                Some((known, _)) => known.clone(),
+                None => {
+                    self.objects.insert(key.clone(), None);
+                    key
+                }
+            };
+            let Part { labels, targets, .. } = std::mem::take(part);
+            self.ready.push((key, Group { labels, targets }));
             return;
         }
-        for reference in &references {
-            self.referring
-                .entry(reference.clone())
-                .or_default()
-                .insert(key.clone());
+        self.share_keys(&mut facts);
+        let entry = self.objects.entry(key.clone()).or_default();
+        let entry = entry.get_or_insert_default();
+        if entry.there && entry.facts.as_ref() == Some(&facts) {
+            return;
         }
-        self.referred.insert(key.clone(), references);
-    }
-
-    /// The groups that take labels of an object, made anew.
-    fn referring(&mut self, reference: &Reference) -> Vec<(Key, Option<Group>)> {
-        if !self.silent.is_empty() {
-            return Vec::new();
+        entry.there = true;
+        let new = references(&facts);
+        let old = entry.facts.replace(facts);
+        let referring = entry.referring.clone();
+        let old = old.as_ref().map(references).unwrap_or_default();
+        if old != new {
+            self.unlink(&key, &old);
+            self.link(&key, new);
         }
-        let keys: Vec<Key> = self
-            .referring
-            .get(reference)
-            .into_iter()
-            .flatten()
-            .cloned()
-            .collect();
-        keys.into_iter().map(|key| self.primary(key)).collect()
-    }
-
-    fn primary(&mut self, key: Key) -> (Key, Option<Group>) {
-        let (namespace, name) = (&key.0, &key.1);
-        let group = match self.role {
-            Role::Node => self
-                .nodes
-                .get(namespace, name)
-                .map(|node| objects::node(&node).unwrap_or_default()),
-            Role::Pod => self.pods.get(namespace, name).map(|pod| objects::pod(&pod, self)),
-            Role::Service => self
-                .services
-                .get(namespace, name)
-                .map(|service| objects::service(&service, self)),
-            Role::Ingress => self
-                .ingresses
-                .get(namespace, name)
-                .map(|ingress| objects::ingress(&ingress, self)),
-            Role::Endpoints => self
-                .endpoints
-                .get(namespace, name)
-                .map(|e| objects::endpoints(&e, self)),
-            Role::EndpointSlice => self
-                .slices
-                .get(namespace, name)
-                .map(|s| objects::endpoint_slice(&s, self)),
-        };
-        (key, group)
-    }
-
-    /// All groups, made anew.
-    fn primaries(&mut self) -> Vec<(Key, Option<Group>)> {
-        let keys: Vec<Key> = match self.role {
-            Role::Node => self.nodes.keys().cloned().collect(),
-            Role::Pod => self.pods.keys().cloned().collect(),
-            Role::Service => self.services.keys().cloned().collect(),
-            Role::Ingress => self.ingresses.keys().cloned().collect(),
-            Role::Endpoints => self.endpoints.keys().cloned().collect(),
-            Role::EndpointSlice => self.slices.keys().cloned().collect(),
-        };
-        keys.into_iter().map(|key| self.primary(key)).collect()
-    }
-
-    fn give(&self, sink: &Sink, key: &Key, group: Option<Group>) {
-        let kind = match self.role {
-            Role::Node => "node",
-            Role::Pod => "pod",
-            Role::Service => "svc",
-            Role::Ingress => "ingress",
-            Role::Endpoints => "endpoints",
-            Role::EndpointSlice => "endpointslice",
-        };
-        let source = match key.0.is_empty() {
-            true => format!("{kind}/{}", key.1),
-            false => format!("{kind}/{}/{}", key.0, key.1),
-        };
-        sink.put(&source.into(), group.map(Arc::new));
-    }
-}
-
-/// Whether a watch has told all there is.
-fn is_list_end(told: &Told) -> bool {
-    match told {
-        Told::Node(event) => matches!(event, Event::InitDone),
-        Told::Pod(event) => matches!(event, Event::InitDone),
-        Told::Service(event) => matches!(event, Event::InitDone),
-        Told::Endpoints(event) => matches!(event, Event::InitDone),
-        Told::Slice(event) => matches!(event, Event::InitDone),
-        Told::Ingress(event) => matches!(event, Event::InitDone),
-        Told::Namespace(event) => matches!(event, Event::InitDone),
-    }
-}
-
-/// Where objects are watched.
-struct Scope {
-    client: Client,
-    namespace: String,
-}
-
-impl Scope {
-    fn api<K>(&self) -> Api<K>
-    where
-        K: kube::Resource<Scope = kube::core::NamespaceResourceScope>,
-        K::DynamicType: Default,
-    {
-        match self.namespace.is_empty() {
-            true => Api::all(self.client.clone()),
-            false => Api::namespaced(self.client.clone(), &self.namespace),
+        match primary {
+            true => drop(self.changed.insert(key)),
+            false => self.changed.extend(referring),
         }
     }
-}
 
-fn heard<K>(
-    number: usize,
-    api: Api<K>,
-    config: watcher::Config,
-    told: fn(Event<K>) -> Told,
-) -> impl Stream<Item = Heard> + Send
-where
-    K: kube::Resource + Slim + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
-{
-    // What nobody reads is not kept.
-    let bare = |object: &mut K| object.slim();
-    watch(api, config)
-        .default_backoff()
-        .modify(bare)
-        .map(move |heard| (number, heard.map(told)))
-}
-
-fn same_labels(
-    a: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
-    b: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
-) -> bool {
-    a.labels == b.labels && a.annotations == b.annotations
-}
-
-fn refers_to(reference: &k8s_openapi::api::core::v1::ObjectReference, namespace: &str) -> Option<Reference> {
-    let name = reference.name.clone()?;
-    match reference.kind.as_deref()? {
-        "Pod" => {
-            let namespace = reference
-                .namespace
-                .clone()
-                .unwrap_or_else(|| namespace.to_owned());
-            Some(Reference::Pod((namespace, name)))
+    fn remove(&mut self, key: &Key, primary: bool) {
+        let Some((key, entry)) = self.objects.get_key_value(key) else {
+            return;
+        };
+        let (key, known) = (key.clone(), entry.is_some());
+        if known && let Some(Some(entry)) = self.objects.get_mut(&key) {
+            entry.there = false;
+            let old = entry.facts.take();
+            let referring = entry.referring.clone();
+            if let Some(old) = old {
+                self.unlink(&key, &references(&old));
+            }
+            if !referring.is_empty() {
+                self.changed.extend(referring);
+            } else {
+                self.objects.remove(&key);
+            }
+        } else {
+            self.objects.remove(&key);
         }
-        "Node" => Some(Reference::Node(name)),
-        _ => None,
+        if primary {
+            self.changed.insert(key);
+        }
+    }
+
+    /// The same key is there once: an end's Pod is the Pod that is known.
+    fn share_keys(&self, facts: &mut Facts) {
+        let share = |key: &mut Key| {
+            if let Some((known, _)) = self.objects.get_key_value(key) {
+                *key = known.clone();
+            }
+        };
+        match facts {
+            Facts::Ends(ends) => ends.references_mut().for_each(share),
+            Facts::Group(part) => part.attached.iter_mut().for_each(share),
+            Facts::Labels(_) | Facts::Behind(_) => {}
+        }
+    }
+
+    fn link(&mut self, key: &Key, references: HashSet<Key>) {
+        for reference in references {
+            let entry = self
+                .objects
+                .entry(reference)
+                .or_insert_with(|| Some(Box::default()));
+            entry.get_or_insert_default().referring.push(key.clone());
+        }
+    }
+
+    fn unlink(&mut self, key: &Key, references: &HashSet<Key>) {
+        for reference in references {
+            let Some(Some(entry)) = self.objects.get_mut(reference) else {
+                continue;
+            };
+            if let Some(place) = entry.referring.iter().position(|other| other == key) {
+                entry.referring.swap_remove(place);
+            }
+            if entry.referring.is_empty() && !entry.there {
+                self.objects.remove(reference);
+            }
+        }
+    }
+
+    /// Gives the groups that have changed, once all is known that they are made of.
+    fn give(&mut self, sink: &Sink) {
+        let ended = self.watches.iter().all(|watch| watch.ended);
+        for (key, group) in self.ready.drain(..) {
+            sink.put(&key, Some(Arc::new(group)));
+        }
+        if ended || !self.mixed {
+            for key in std::mem::take(&mut self.changed) {
+                sink.put(&key, self.group(&key).map(Arc::new));
+            }
+        }
+        if ended && !std::mem::replace(&mut self.told, true) {
+            self.objects.shrink_to_fit();
+            sink.told();
+        }
+    }
+
+    fn facts(&self, key: &Key) -> Option<&Facts> {
+        self.objects.get(key)?.as_ref()?.facts.as_ref()
+    }
+
+    fn labels(&self, key: &Key) -> Option<&Labels> {
+        match self.facts(key)? {
+            Facts::Labels(labels) => Some(labels),
+            _ => None,
+        }
+    }
+
+    fn group(&self, key: &Key) -> Option<Group> {
+        match self.facts(key)? {
+            Facts::Group(part) => Some(Group {
+                labels: self.with_attached(&part.attached, &part.labels),
+                targets: part.targets.clone(),
+            }),
+            Facts::Ends(ends) => Some(self.endpoints(ends)),
+            Facts::Labels(_) | Facts::Behind(_) => None,
+        }
+    }
+
+    fn with_attached(&self, attached: &[Key], labels: &Labels) -> Labels {
+        let attached: Vec<&Labels> = attached.iter().filter_map(|key| self.labels(key)).collect();
+        match attached.is_empty() {
+            true => labels.clone(),
+            false => Labels::merged(attached.into_iter().chain([labels]), &[]),
+        }
+    }
+
+    /// A target for each end at each port, and for each further port of the Pods behind them.
+    fn endpoints(&self, ends: &Ends) -> Group {
+        let mut targets = Vec::with_capacity(ends.subsets.iter().map(|s| s.ends.len() * s.ports.len()).sum());
+        let mut seen: BTreeMap<&Key, (&Behind, Vec<i32>)> = BTreeMap::new();
+        for subset in &ends.subsets {
+            for port in &subset.ports {
+                for end in &subset.ends {
+                    let behind = end.pod.as_ref().and_then(|pod| match self.facts(pod)? {
+                        Facts::Behind(behind) => Some((pod, behind)),
+                        _ => None,
+                    });
+                    if let Some((pod, behind)) = behind {
+                        let known = seen.entry(pod).or_insert_with(|| (behind, Vec::new()));
+                        known.1.push(port.number);
+                    }
+                    let node = end.node.as_ref().and_then(|node| self.labels(node));
+                    targets.push(target(end, port, node, behind.map(|(_, behind)| behind)));
+                }
+            }
+        }
+        for (behind, ports) in seen.values().filter(|(behind, _)| !behind.ip.is_empty()) {
+            unlisted(behind, ports, &mut targets);
+        }
+        targets.shrink_to_fit();
+        Group {
+            labels: self.with_attached(&ends.attached, &ends.labels),
+            targets,
+        }
     }
 }
 
-impl Others for Watcher {
-    fn service(&self, namespace: &str, name: &str) -> Option<Arc<Service>> {
-        self.services.get(namespace, name)
-    }
-
-    fn pod(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
-        self.pods.get(namespace, name)
-    }
-
-    fn node(&self, name: &str) -> Option<Arc<Node>> {
-        self.nodes.get("", name)
-    }
-
-    fn namespace(&self, name: &str) -> Option<Arc<Namespace>> {
-        self.namespaces.get("", name)
+/// Everything whose labels a group takes.
+fn references(facts: &Facts) -> HashSet<Key> {
+    match facts {
+        Facts::Ends(ends) => ends.references().cloned().collect(),
+        Facts::Group(part) => part.attached.iter().cloned().collect(),
+        Facts::Labels(_) | Facts::Behind(_) => HashSet::new(),
     }
 }
+
+fn target(end: &End, port: &EndPort, node: Option<&Labels>, behind: Option<&Behind>) -> Labels {
+    let address = set::host_port(&end.host, port.number);
+    let mut more = vec![(ADDRESS, address.as_str())];
+    let mut sets = vec![&end.labels, &port.labels];
+    sets.extend(node);
+    if let Some(behind) = behind {
+        sets.push(&behind.labels);
+        if let Some(labels) = behind.port(port.number) {
+            sets.push(labels);
+            let protocol = port.protocol.as_deref();
+            more.extend(protocol.map(|protocol| ("__meta_kubernetes_pod_container_port_protocol", protocol)));
+        }
+    }
+    Labels::merged(sets, &more)
+}
+
+/// Ports of a Pod behind a Service that the Service does not have: they are targets, too.
+fn unlisted(behind: &Behind, listed: &[i32], targets: &mut Vec<Labels>) {
+    for port in behind.ports.iter().filter(|port| !listed.contains(&port.number)) {
+        let address = set::host_port(&behind.ip, port.number);
+        targets.push(Labels::merged(
+            [&port.labels, &behind.labels],
+            &[(ADDRESS, &address)],
+        ));
+    }
+}
+
+impl Behind {
+    /// The labels of a container's port with that number: of several containers with it the last counts, of several
+    /// such ports of one the first.
+    fn port(&self, number: i32) -> Option<&Labels> {
+        let mut with = self.ports.iter().filter(|port| port.number == number);
+        let mut found = with.next()?;
+        for port in with {
+            if port.container != found.container {
+                found = port;
+            }
+        }
+        Some(&found.labels)
+    }
+}
+
+#[cfg(test)]
+mod tests;
