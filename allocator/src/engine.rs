@@ -206,7 +206,7 @@ impl Engine {
                 Said::Has(collector, revision) => {
                     allocation.confirmed(&collector, revision);
                 }
-                Said::Asked(job, collector) => allocation.asked(&job, &collector, now),
+                Said::Asked(job, collector, revision) => allocation.asked(&job, &collector, revision, now),
                 Said::Samples(samples) => allocation.weigh(samples),
                 Said::Copied(..) => {}
             }

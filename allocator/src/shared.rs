@@ -22,8 +22,8 @@ use crate::peers::Peers;
 pub(crate) enum Said {
     /// It has what it was told up to a revision.
     Has(String, u64),
-    /// It was given its list of a job.
-    Asked(String, String),
+    /// It was given its list of a job, as it was at a revision.
+    Asked(String, String, u64),
     /// Samples that scrapes gave, by identity.
     Samples(Vec<(u64, u32)>),
     /// What the allocator of that name, which leads, has of who has what.

@@ -357,7 +357,7 @@ async fn a_leader_that_is_stopped_is_followed_at_once_however_long_the_lease_las
     let cluster =
         LocalCluster::open(LocalClusterOptions::new(cluster_folder.path())).expect("the folder is ours");
     write(folder.path(), 0..20, &COLLECTORS);
-    let lasting = |own: &str| start_with(folder.path(), own, &cluster, "weighted", "2h", "");
+    let lasting = |own: &str| start_with(folder.path(), own, &cluster, "weighted", "10m", "");
     let mut leader = lasting("one.yaml");
     until("the first leads", async || leader.leads().await).await;
     until("all are given", async || count(&leader.lists().await) == 20).await;

@@ -22,7 +22,10 @@ impl Process {
     /// Starts it; what it prints goes to a file.
     pub(crate) fn start(mut command: Command, log: &Path) -> anyhow::Result<Self> {
         let file = fs::File::create(log)?;
-        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+        command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file);
         let child = command
             .spawn()
             .with_context(|| format!("{}", command.get_program().display()))?;

@@ -226,9 +226,11 @@ impl Allocation {
             let known = self.groups.providers.get(&provider).into_iter().flatten();
             let missing = known
                 .filter(|(_, group)| !same_rules || !group.placed.iter().any(|(placed, _)| *placed == job));
-            let again: Vec<_> = missing
+            let mut again: Vec<_> = missing
                 .map(|(source, known)| (source.clone(), known.group.clone()))
                 .collect();
+            // Of a target that is found in several groups the one that is placed last says where it runs.
+            again.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
             for (source, group) in again {
                 self.place(job, provider, &source, &group, !same_rules, batch);
             }
@@ -243,10 +245,13 @@ impl Allocation {
             .iter()
             .filter(|(provider, _)| wanted(**provider));
         let groups = providers.flat_map(|(provider, groups)| groups.iter().map(|group| (*provider, group)));
-        groups
+        let mut placed: Vec<(usize, Arc<str>)> = groups
             .filter(|(_, (_, known))| known.placed.iter().any(|(placed, _)| *placed == job))
             .map(|(provider, (source, _))| (provider, source.clone()))
-            .collect()
+            .collect();
+        // In the same order everywhere: numbers that become free are given again in it.
+        placed.sort_unstable();
+        placed
     }
 
     /// Takes what discovery found. What a change adds is there before what it takes away goes, so that a target which

@@ -314,8 +314,9 @@ impl Allocation {
         slots.len()
     }
 
-    /// A collector was given its list of a job. One that says nothing more of it is taken to have it after a while.
-    pub fn asked(&mut self, job: &str, collector: &str, now: Duration) {
+    /// A collector was given its list of a job as it was at a revision. One that says nothing more of it is taken to
+    /// have it after a while, and nothing that came into the list meanwhile.
+    pub fn asked(&mut self, job: &str, collector: &str, revision: u64, now: Duration) {
         let (Some(job), Some(seat)) = (self.jobs.find(job), self.seats.find(collector)) else {
             return;
         };
@@ -325,7 +326,7 @@ impl Allocation {
                 until: now + self.settings.settle,
                 seat,
                 job,
-                revision: self.revision,
+                revision,
             });
         }
     }

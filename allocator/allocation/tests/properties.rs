@@ -214,7 +214,7 @@ impl World {
             }
             Step::Asked(number) => {
                 for job in ["a", "b", "none"] {
-                    this.asked(job, &format!("collector-{number}"), self.now);
+                    this.asked(job, &format!("collector-{number}"), this.revision(), self.now);
                 }
             }
             Step::Confirmed(number) => {
@@ -442,7 +442,8 @@ fn a_target_stays_until_its_new_owner_has_it() {
     assert!(moved > 0);
     assert!(listed(&allocation, "collector-0") >= before.0 && listed(&allocation, "collector-1") >= before.1);
     // A collector that says nothing of what it got is believed after a while.
-    allocation.asked("b", "collector-2", Duration::from_secs(10));
+    let told = allocation.revision();
+    allocation.asked("b", "collector-2", told, Duration::from_secs(10));
     assert_eq!(
         allocation.tick(Duration::from_secs(11)),
         Some(Duration::from_secs(16))
@@ -451,12 +452,35 @@ fn a_target_stays_until_its_new_owner_has_it() {
     assert_eq!(allocation.tick(Duration::from_secs(16)), None);
     assert!(allocation.in_transit() < moved);
     for name in ["collector-0", "collector-1"] {
-        allocation.asked("b", name, Duration::from_secs(20));
+        let told = allocation.revision();
+        allocation.asked("b", name, told, Duration::from_secs(20));
     }
     allocation.tick(Duration::from_secs(30));
     assert_eq!(allocation.in_transit(), 0);
     assert_eq!(allocation.targets(), before.0 + before.1);
     check(&allocation);
+}
+
+#[test]
+fn a_list_that_was_read_before_a_move_says_nothing_of_it() {
+    let mut allocation = started(settings(StrategyKind::LeastWeighted));
+    allocation.set_collectors(&collectors(0..2));
+    allocation.found(vec![found(1, "s", Some(&(0..20).collect::<Vec<_>>()))]);
+    let told = allocation.revision();
+    let mut ending = collectors(0..2);
+    ending[0].standing = Standing::Leaving;
+    allocation.set_collectors(&ending);
+    // The list was read before the other began to end, and that it was given is heard after.
+    allocation.asked("b", "collector-1", told, Duration::from_secs(1));
+    allocation.tick(Duration::from_secs(60));
+    assert_eq!(
+        (allocation.in_transit(), allocation.tag("b", "collector-0").0),
+        (10, 10)
+    );
+    let told = allocation.revision();
+    allocation.asked("b", "collector-1", told, Duration::from_secs(61));
+    allocation.tick(Duration::from_secs(120));
+    assert_eq!(allocation.in_transit(), 0);
 }
 
 #[test]

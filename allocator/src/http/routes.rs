@@ -191,16 +191,16 @@ async fn targets(shared: &Arc<Shared>, headers: &HeaderMap, job: &str, query: &Q
         return tagged(empty(StatusCode::NOT_MODIFIED), &named);
     }
     let mut out = Vec::new();
-    let named = {
+    let (named, revision) = {
         let allocation = shared.read();
         let (count, sum) = allocation.tag(job, collector);
         out.reserve(count * 256);
         lists::of_collector(&allocation, job, collector, &mut out);
-        tag(sum)
+        (tag(sum), allocation.revision())
     };
     out.push(b'\n');
     shared
-        .say(Said::Asked(job.to_owned(), collector.to_owned()))
+        .say(Said::Asked(job.to_owned(), collector.to_owned(), revision))
         .await;
     tagged(packed(headers, Media::Json, out), &named)
 }

@@ -352,7 +352,7 @@ impl Maker {
         EndPort {
             number: port.port.unwrap_or(0),
             labels: self.set.take(),
-            protocol: Some((*port.protocol).into()).filter(|protocol: &Box<str>| !protocol.is_empty()),
+            protocol: (!port.protocol.is_empty()).then(|| (*port.protocol).into()),
         }
     }
 
