@@ -12,6 +12,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::allocation::{Allocation, Outcome};
 use crate::entries::Identity;
@@ -142,11 +143,23 @@ pub(crate) struct Journal {
     /// The number of the first that is remembered.
     first: u64,
     changed: VecDeque<u64>,
+    /// The number that others were told last to ask from: what was noted before it they have.
+    told: AtomicU64,
 }
 
 impl Journal {
+    fn new(first: u64) -> Self {
+        Self {
+            first,
+            changed: VecDeque::new(),
+            told: AtomicU64::new(first),
+        }
+    }
+
+    /// One that changes several times in a row is noted once, unless others were told between.
     fn note(&mut self, identity: u64) {
-        if self.changed.back() == Some(&identity) {
+        let is_last = self.changed.back() == Some(&identity);
+        if is_last && self.told.load(Ordering::Relaxed) < self.next() {
             return;
         }
         if self.changed.len() >= REMEMBERED {
@@ -158,6 +171,13 @@ impl Journal {
 
     fn next(&self) -> u64 {
         self.first + self.changed.len() as u64
+    }
+
+    /// The number to ask from next time.
+    fn tell(&self) -> u64 {
+        let next = self.next();
+        self.told.store(next, Ordering::Relaxed);
+        next
     }
 
     /// What changed from a number on; `None` when that is no longer known.
@@ -207,10 +227,7 @@ impl Allocation {
     /// Remembers from now on what changes, for [`Allocation::copy`]; `first` numbers the first change, and is larger than
     /// any number that another journal had.
     pub fn keep_journal(&mut self, first: u64) {
-        self.journal = Some(Journal {
-            first,
-            changed: VecDeque::new(),
-        });
+        self.journal = Some(Journal::new(first));
     }
 
     /// A target's place changed.
@@ -268,7 +285,7 @@ impl Allocation {
             }
         };
         Some(Copy {
-            next: journal.next(),
+            next: journal.tell(),
             whole: changed.is_none(),
             collectors,
             places,
@@ -390,10 +407,7 @@ mod tests {
 
     #[test]
     fn a_journal_forgets_the_oldest() {
-        let mut journal = Journal {
-            first: 100,
-            changed: VecDeque::new(),
-        };
+        let mut journal = Journal::new(100);
         for identity in 0..=REMEMBERED as u64 {
             journal.note(identity);
         }
@@ -401,6 +415,20 @@ mod tests {
         assert_eq!(journal.since(101).map(|changed| changed.len()), Some(REMEMBERED));
         assert_eq!(journal.since(journal.next()), Some(HashSet::new()));
         assert_eq!(journal.since(journal.next() + 1), None);
+    }
+
+    #[test]
+    fn what_changes_again_after_it_was_told_is_noted_again() {
+        let mut journal = Journal::new(1);
+        journal.note(7);
+        journal.note(7);
+        let told = journal.tell();
+        assert_eq!(told, 2);
+        assert_eq!(journal.since(told), Some(HashSet::new()));
+        journal.note(7);
+        assert_eq!(journal.since(told), Some(HashSet::from([7])));
+        journal.note(7);
+        assert_eq!(journal.next(), 3);
     }
 
     proptest! {

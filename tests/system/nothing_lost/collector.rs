@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use super::clock::Clock;
 use crate::support::Outcome;
+use crate::support::daemon::free;
 use crate::support::http::get;
 use crate::support::process::signal;
 use crate::support::stage::Stage;
@@ -75,10 +76,6 @@ impl Drop for Disk {
             let _ = Command::new("umount").arg("-l").arg(&self.path).status();
         }
     }
-}
-
-fn free() -> Outcome<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
 impl Collector {

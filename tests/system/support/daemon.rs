@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use anyhow::Context;
 
@@ -91,9 +92,20 @@ pub(crate) fn peer(name: &str) -> Outcome<Command> {
     Ok(Command::new(folder.join(name)))
 }
 
-/// An address of loopback that is free now.
+/// Below the ports that the system gives to whoever asks for any, and those of NodePorts.
+const PORTS: std::ops::Range<u16> = 22_000..30_000;
+
+/// An address of loopback that is free, and stays so for whoever asked: each is given once, and the system gives none of them to
+/// others by itself.
 pub(crate) fn free() -> Outcome<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    for _ in PORTS {
+        let port = PORTS.start + NEXT.fetch_add(1, Ordering::Relaxed) % (PORTS.end - PORTS.start);
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+            return Ok(listener.local_addr()?);
+        }
+    }
+    anyhow::bail!("no port of {PORTS:?} is free")
 }
 
 /// Runs a command to its end, which must be a good one; gives what it printed.
