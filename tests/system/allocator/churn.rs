@@ -534,6 +534,18 @@ fn changes(
         fleet.no_gap(&format!("from 30 to 2 collectors, settled after {took:?}"))?;
     }
     fleet.scale_up(6)?;
+    // Two have everything already: what follows is to begin when the others have taken their part.
+    wait_for("each of 6 collectors to have something", 60, || {
+        let held = fleet
+            .running
+            .keys()
+            .map(|number| fleet.holders.held_by(&world::collector(*number).name));
+        let held: Vec<usize> = held.collect();
+        Ok(match held.len() == 6 && held.iter().all(|held| *held > 0) {
+            true => Ok(()),
+            false => Err(format!("{held:?}")),
+        })
+    })?;
     fleet.settles("with 6 collectors", &world.expected())?;
     fleet.no_gap("from 2 to 6 collectors")?;
 
